@@ -1,0 +1,120 @@
+#include "tensor/tensor.h"
+
+#include <cstring>
+
+#include "tensor/allocator.h"
+
+namespace trireme {
+
+Tensor Tensor::reshape(const Shape& shape) const {
+  check(shape.numel() == numel(), "reshape: ", *this, " has ", numel(), " elements, ", shape, " wants ", shape.numel());
+  Tensor t = *this;
+  t.shape_ = shape;
+  t.tape_ = nullptr;
+  t.variable_ = -1;
+  return t;
+}
+
+Tensor Tensor::rows(int64_t begin, int64_t end) const {
+  check(rank() >= 1 && begin >= 0 && begin <= end && end <= dim(0), "rows [", begin, ",", end, ") of ", *this);
+  Tensor t = detach();
+  std::array<int64_t, Shape::kMaxRank> dims{};
+  for (int i = 0; i < rank(); ++i) dims[i] = dim(i);
+  const int64_t row_size = dim(0) ? numel() / dim(0) : 0;
+  dims[0] = end - begin;
+  t.shape_ = Shape(std::span<const int64_t>(dims.data(), rank()));
+  t.data_ = static_cast<char*>(data_) + begin * row_size * static_cast<int64_t>(size_of(dtype_));
+  return t;
+}
+
+Tensor Tensor::detach() const {
+  Tensor t = *this;
+  t.tape_ = nullptr;
+  t.variable_ = -1;
+  t.slot_ = nullptr;
+  return t;
+}
+
+void Tensor::require(DType wanted) const {
+  check(wanted == dtype_, "tensor is ", dtype_, ", its elements were asked for as ", wanted);
+}
+
+Tensor Tensor::from_memory(void* data, const Shape& shape, DType dtype, Device device,
+                           std::shared_ptr<void> owner) {
+  Tensor t;
+  t.storage_ = std::move(owner);
+  t.data_ = data;
+  t.shape_ = shape;
+  t.dtype_ = dtype;
+  t.device_ = device;
+  return t;
+}
+
+Tensor empty(const Shape& shape, DType dtype, Device device) {
+  check(device.kind == DeviceKind::kCpu, "no allocator for ", device, " in this build");
+  Allocator* allocator = device.allocator ? device.allocator : &default_cpu_allocator();
+  void* block = allocator->allocate(static_cast<size_t>(shape.numel()) * size_of(dtype));
+  std::shared_ptr<void> owner(block, [allocator](void* p) { allocator->free(p); });
+  return Tensor::from_memory(block, shape, dtype, device, std::move(owner));
+}
+
+Tensor zeros(const Shape& shape, DType dtype, Device device) {
+  Tensor t = empty(shape, dtype, device);
+  std::memset(t.raw(), 0, t.num_bytes());
+  return t;
+}
+
+Tensor empty_like(const Tensor& t) { return empty(t.shape(), t.dtype(), t.device()); }
+
+template <class T>
+Tensor tensor_of(std::span<const T> values, const Shape& shape) {
+  check(static_cast<int64_t>(values.size()) == shape.numel(), "tensor_of: ", values.size(), " values for ", shape);
+  Tensor t = empty(shape, DTypeOf<T>::value);
+  if (!values.empty()) std::memcpy(t.raw(), values.data(), values.size_bytes());
+  return t;
+}
+template Tensor tensor_of<float>(std::span<const float>, const Shape&);
+template Tensor tensor_of<int32_t>(std::span<const int32_t>, const Shape&);
+template Tensor tensor_of<int64_t>(std::span<const int64_t>, const Shape&);
+template Tensor tensor_of<uint8_t>(std::span<const uint8_t>, const Shape&);
+
+void copy(const Tensor& src, const Tensor& dst) {
+  check(src.shape() == dst.shape() && src.dtype() == dst.dtype(), "copy: ", src, " into ", dst);
+  if (src.num_bytes()) std::memmove(dst.raw(), src.raw(), src.num_bytes());
+}
+
+namespace {
+
+float load(const Tensor& t, int64_t i) {
+  switch (t.dtype()) {
+    case DType::kF32: return static_cast<const float*>(t.raw())[i];
+    case DType::kBF16: return to_f32(static_cast<const BF16*>(t.raw())[i]);
+    default: return to_f32(static_cast<const F16*>(t.raw())[i]);
+  }
+}
+
+}  // namespace
+
+Tensor cast(const Tensor& t, DType dtype) {
+  check(is_float(t.dtype()) && is_float(dtype), "cast: ", t, " to ", dtype, "; only floating types convert");
+  Tensor result = empty(t.shape(), dtype, t.device());
+  const int64_t n = t.numel();
+  if (dtype == t.dtype()) {
+    copy(t, result);
+    return result;
+  }
+  for (int64_t i = 0; i < n; ++i) {
+    const float v = load(t, i);
+    if (dtype == DType::kF32) static_cast<float*>(result.raw())[i] = v;
+    if (dtype == DType::kBF16) static_cast<BF16*>(result.raw())[i] = to_bf16(v);
+    if (dtype == DType::kF16) static_cast<F16*>(result.raw())[i] = to_f16(v);
+  }
+  return result;
+}
+
+std::ostream& operator<<(std::ostream& out, const Tensor& t) {
+  if (!t.defined()) return out << "undefined tensor";
+  return out << t.dtype() << t.shape();
+}
+
+}  // namespace trireme
