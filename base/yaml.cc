@@ -5,14 +5,12 @@
 #include <yaml-cpp/parser.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <fstream>
 #include <istream>
-#include <limits>
 #include <streambuf>
 
 #include "base/error.h"
+#include "base/files.h"
+#include "base/utf8.h"
 
 namespace trireme {
 namespace {
@@ -184,11 +182,11 @@ void check_text(std::string_view yaml, const std::string& source) {
       throw ConfigError(text(yaml_position(source, line, static_cast<int>(i - line_start) + 1), "control character ",
                              static_cast<int>(static_cast<unsigned char>(yaml[i])), " in the text; remove it"));
   }
-  if (is_utf8(yaml)) return;
+  if (is_valid_utf8(yaml)) return;
   line = 1;  // the first line that is not UTF-8: a sequence never crosses a line end
   for (size_t begin = 0; begin < yaml.size(); ++line) {
     size_t end = std::min(yaml.find('\n', begin), yaml.size());
-    if (!is_utf8(yaml.substr(begin, end - begin)))
+    if (!is_valid_utf8(yaml.substr(begin, end - begin)))
       throw ConfigError(yaml_position(source, line, 1) + "the line is not UTF-8; save the file as UTF-8");
     begin = end + 1;
   }
@@ -240,31 +238,25 @@ YamlNode parse_yaml(std::string_view yaml, const std::string& source) {
 }
 
 YamlNode read_yaml(const std::filesystem::path& path) {
-  const std::string source = path.string();
-  std::error_code error;
-  const auto status = std::filesystem::status(path, error);
-  check<ConfigError>(std::filesystem::exists(status), source, ": there is no such file; check the path");
-  check<ConfigError>(std::filesystem::is_regular_file(status), source, ": is not a regular file");
-  std::ifstream in(path, std::ios::binary);
-  check<ConfigError>(in.is_open(), source, ": cannot be opened: ", std::strerror(errno));
-  std::string yaml(kMaxYamlBytes + 1, '\0');
-  in.read(yaml.data(), static_cast<std::streamsize>(yaml.size()));
-  check<ConfigError>(!in.bad(), source, ": cannot be read: ", std::strerror(errno));
-  yaml.resize(static_cast<size_t>(in.gcount()));
-  check<ConfigError>(yaml.size() <= kMaxYamlBytes, source, ": is over ", kMaxYamlBytes, " bytes, the limit");
-  return parse_yaml(yaml, source);
+  std::string yaml;
+  try {
+    yaml = read_text_file(path, kMaxYamlBytes);
+  } catch (const FileError& e) {
+    throw ConfigError(e.what());
+  }
+  return parse_yaml(yaml, path.string());
 }
 
-boost::json::value to_json(const YamlNode& node, const std::string& source) {
+boost::json::value yaml_to_json(const YamlNode& node, const std::string& source) {
   switch (node.type) {
     case YamlNode::Type::kList: {
       boost::json::array list;
-      for (const YamlNode& item : node.items) list.push_back(to_json(item, source));
+      for (const YamlNode& item : node.items) list.push_back(yaml_to_json(item, source));
       return list;
     }
     case YamlNode::Type::kMap: {
       boost::json::object map;
-      for (const auto& entry : node.entries) map[entry.key] = to_json(entry.value, source);
+      for (const auto& entry : node.entries) map[entry.key] = yaml_to_json(entry.value, source);
       return map;
     }
     case YamlNode::Type::kScalar: break;

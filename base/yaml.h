@@ -67,7 +67,7 @@ YamlNode read_yaml(const std::filesystem::path& path);
 
 // The value as JSON: integers as int64, floats as double. Throws ConfigError, "source:line:column: ...", for an ambiguous
 // scalar and for a number that does not fit.
-boost::json::value to_json(const YamlNode& node, const std::string& source);
+boost::json::value yaml_to_json(const YamlNode& node, const std::string& source);
 
 // "source:line:column: ", or "source: " for a node that has no line.
 std::string yaml_position(const std::string& source, int line, int column);
@@ -80,8 +80,5 @@ std::string yaml_string(std::string_view text);
 
 // The shortest text that reads back as the same finite double.
 std::string yaml_number(double value);
-
-// Whether `text` is well-formed UTF-8 (no overlong forms, no surrogates, at most U+10FFFF).
-bool is_utf8(std::string_view text);
 
 }  // namespace trireme
