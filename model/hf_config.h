@@ -1,0 +1,87 @@
+// What a model is: the config.json of the Hugging Face form, for the GPT-2 and Llama families. The same keys stand under
+// `model:` in a run's YAML.
+#pragma once
+
+#include <boost/json/object.hpp>
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "tensor/dtype.h"
+
+namespace trireme {
+
+// How rotary positions are stretched beyond the length of pretraining.
+struct RopeScaling {
+  enum class Kind : uint8_t {
+    kNone,
+    kLinear,  // positions / factor (Chen et al. 2023, arXiv:2306.15595)
+    kLlama3,  // by wavelength: long ones / factor, short ones kept, a ramp between (Llama 3.1, arXiv:2407.21783)
+  };
+  Kind kind = Kind::kNone;
+  double factor = 1;
+  double low_freq_factor = 1, high_freq_factor = 4;    // kLlama3: original length / wavelength where the ramp ends
+  int64_t original_max_position_embeddings = 8192;     // kLlama3
+  bool operator==(const RopeScaling&) const = default;
+};
+
+// What becomes of a key that no part of ModelConfig reads.
+enum class UnknownKeys : uint8_t {
+  kKeep,    // carried through in `extra`: a config.json may hold anything
+  kRefuse,  // an error unless it is one of those Hugging Face writes: a run's YAML, where it is a typing mistake
+};
+
+struct ModelConfig {
+  std::string model_type;  // "gpt2" or "llama"
+
+  // GPT-2 also reads its own names: n_embd, n_layer, n_head, n_inner, n_positions, activation_function.
+  int64_t vocab_size = 0;               // 1 to 2^28
+  int64_t hidden_size = 0;              // 1 to 2^20
+  int64_t num_hidden_layers = 0;        // 1 to 4096
+  int64_t num_attention_heads = 0;      // 1 to 65536
+  int64_t num_key_value_heads = 0;      // divides num_attention_heads; default, and GPT-2: equal
+  int64_t head_dim = 0;                 // default, and GPT-2: hidden_size / num_attention_heads; Llama: even
+  int64_t intermediate_size = 0;        // 1 to 2^24; GPT-2's default: 4 * hidden_size
+  int64_t max_position_embeddings = 0;  // 1 to 2^31 - 1; default 1024 (GPT-2), 2048 (Llama)
+  double norm_eps = 1e-5;               // layer_norm_epsilon (default 1e-5) or rms_norm_eps (1e-6); above 0
+  std::string hidden_act;               // gpt2: gelu_new (default), gelu_pytorch_tanh, gelu; llama: silu
+  double rope_theta = 10000;            // Llama
+  RopeScaling rope_scaling;             // Llama
+
+  double embd_dropout = 0;   // embd_pdrop, GPT-2 alone; probabilities below 1, 0.1 by default in GPT-2, 0 in Llama
+  double attn_dropout = 0;   // attn_pdrop; Llama: attention_dropout
+  double resid_dropout = 0;  // resid_pdrop, GPT-2 alone
+
+  bool tie_word_embeddings = false;  // default: true in GPT-2, false in Llama
+  bool attention_bias = false;       // Llama; GPT-2: always true
+  bool mlp_bias = false;             // Llama; GPT-2: always true
+  double initializer_range = 0.02;   // standard deviation of initial weights
+
+  std::optional<int64_t> bos_token_id;   // absent: none
+  std::vector<int64_t> eos_token_ids;    // any of them ends a text; empty: none
+  std::optional<DType> dtype;            // of the weights in the files: torch_dtype or dtype
+
+  boost::json::object extra;  // keys that are carried through, e.g. architectures, id2label
+
+  // Reads and validates. `where` is the file, `path` the keys that lead to the object ("model" in a run's YAML).
+  // Throws ConfigError naming key, what was found and what is wanted: a key of a wrong type or range, a missing size, a
+  // pair of names for one thing that differ, a feature that changes the mathematics and is not implemented here.
+  static ModelConfig from_json(const boost::json::object& object, const std::string& where, UnknownKeys unknown,
+                               const std::string& path = "");
+  // Reads config.json in a model folder.
+  static ModelConfig from_directory(const std::filesystem::path& folder);
+
+  // The config.json that `transformers` reads, under the family's own names, `extra` included; from_json() of it gives
+  // the same config.
+  boost::json::object to_json() const;
+
+  // The rules between fields, for a config that was changed after it was read. Throws ConfigError with `prefix` before
+  // the key: "model.num_attention_heads=5 does not divide model.hidden_size=64; use a divisor of 64".
+  void validate(const std::string& prefix = "model.") const;
+};
+
+}  // namespace trireme
