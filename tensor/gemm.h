@@ -1,0 +1,62 @@
+// Matrix products: C = alpha * op(A) * op(B) + beta * C, on row-major matrices with leading dimensions.
+//
+// op(A) is m x k, op(B) is k x n, C is m x n. A is stored [m, k] (lda >= k), or [k, m] (lda >= m) where transpose_a;
+// B is stored [k, n] (ldb >= n), or [n, k] (ldb >= k) where transpose_b. Leading dimensions count elements.
+// A and B share one type, C has the same or f32:
+//
+//   in    out          used for
+//   f32   f32          everything at f32
+//   bf16  bf16 or f32  activations; f32 with beta = 1 accumulates weight gradients
+//   f16   f16 or f32   the same
+//
+// Sums are in f32 whatever the types. With beta = 0, C is written without being read (NaN there does not spread);
+// with k = 0, C = beta * C. C must not overlap A or B.
+//
+// Which library computes a shape is a pure function of the table in force, the shape and the number of threads: no
+// call ever times anything, so a run that resumes with the same table, processor and thread count repeats its bits.
+// See gemm_table.h. The call takes no lock. It allocates only when a thread first meets a shape or needs more scratch.
+#pragma once
+
+#include <cstdint>
+#include <ostream>
+#include <string_view>
+
+#include "tensor/dtype.h"
+
+namespace trireme {
+
+struct GemmShape {
+  bool transpose_a = false, transpose_b = false;
+  int64_t m = 0, n = 0, k = 0;
+  DType in = DType::kF32;   // of A and B
+  DType out = DType::kF32;  // of C
+};
+std::ostream& operator<<(std::ostream& out, const GemmShape& s);  // "nt f32->f32 1024x768x2304" (m, n, k)
+
+enum class GemmBackend : uint8_t {
+  kOwn,           // tensor/cpu/gemm.cc: small products, and few rows against large weights (decoding)
+  kOneDnnSgemm,   // dnnl_sgemm; 16-bit operands are widened to f32 block by block
+  kOneDnnMatmul,  // the matmul primitive; uses the processor's bf16 units for bf16
+  kOpenBlas,      // cblas_sgemm of libopenblas, opened at run time where installed; 16-bit operands are widened
+};
+constexpr GemmBackend kGemmBackends[] = {GemmBackend::kOwn, GemmBackend::kOneDnnSgemm, GemmBackend::kOneDnnMatmul,
+                                         GemmBackend::kOpenBlas};
+std::string_view name_of(GemmBackend backend);  // "own", "onednn_sgemm", "onednn_matmul", "openblas"
+
+// Whether gemm_with(backend, ...) can compute the shape on this machine. kOwn always can.
+bool gemm_available(GemmBackend backend, const GemmShape& shape);
+
+// C = alpha * op(A) * op(B) + beta * C by the backend that the table in force names, threaded over the caller's OpenMP
+// threads (one inside a parallel region). Throws ShapeError on negative sizes, too small leading dimensions or a pair
+// of types that is not in the list above.
+void gemm(const GemmShape& shape, float alpha, const void* a, int64_t lda, const void* b, int64_t ldb, float beta,
+          void* c, int64_t ldc);
+
+// The same by one backend, for measuring and testing. Throws ConfigError where it is not available.
+void gemm_with(GemmBackend backend, const GemmShape& shape, float alpha, const void* a, int64_t lda, const void* b,
+               int64_t ldb, float beta, void* c, int64_t ldc);
+
+// The threads that a call made here would use.
+int gemm_threads();
+
+}  // namespace trireme
