@@ -56,14 +56,14 @@ double central_difference(const std::function<double(const std::vector<double>&)
 // f32 gradient slot) or in `constants`. Integer inputs are variables too, without a gradient. Up to three outputs.
 struct OpCase {
   Tensors inputs;
-  std::vector<int> parameters;
-  std::vector<int> constants;
+  std::vector<int> parameters = {};
+  std::vector<int> constants = {};
   std::function<Tensors(const Tensors&)> op;
   std::function<Doubles(const Doubles&)> reference;
   int64_t reduction = 1;         // terms summed in one output element
   int64_t grad_reduction = 0;    // and in one gradient element; 0: the larger of `reduction` and the rows of input 0
   double tolerance_scale = 1.0;  // for chains that round intermediates to the storage type; say why where it is set
-  std::vector<int> unused_outputs;  // outputs that no gradient reaches
+  std::vector<int> unused_outputs = {};  // outputs that no gradient reaches
   size_t max_checked = 48;       // gradient elements checked per input, spread over it
   uint64_t seed = 99;            // of the output gradients
 };

@@ -1,0 +1,95 @@
+#include "tensor/ops/linear.h"
+
+#include "tensor/cpu/bias.h"
+#include "tensor/gemm.h"
+
+namespace trireme {
+namespace {
+
+void check_rank_2(const char* op, const char* name, const Tensor& t) {
+  check(t.rank() == 2 && is_float(t.dtype()), op, ": ", name, " is ", t, "; want a floating [rows, columns]");
+}
+
+void check_slot(const char* op, const GradSlot& slot, const Shape& want) {
+  check(slot.grad.shape() == want && slot.grad.dtype() == DType::kF32, op, ": the gradient is ", slot.grad,
+        "; it must be f32", want);
+}
+
+// The gradient of a weight or bias that is a variable, not a parameter: by way of a slot of its own.
+template <class Fn>
+void give_variable(Grads& grads, int i, const Tensor& like, Fn&& accumulate) {
+  GradSlot slot{empty(like.shape(), DType::kF32, like.device())};
+  accumulate(slot);
+  grads.add(i, like.dtype() == DType::kF32 ? slot.grad : cast(slot.grad, like.dtype()));
+}
+
+}  // namespace
+
+Tensor linear_forward(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  check_rank_2("linear", "x", x);
+  check_rank_2("linear", "weight", weight);
+  const int64_t tokens = x.dim(0), in = x.dim(1), out = weight.dim(0);
+  check(weight.dim(1) == in && weight.dtype() == x.dtype(), "linear: weight is ", weight, ", x is ", x,
+        "; weight must be ", x.dtype(), "[out,", in, "]");
+  check(!bias.defined() || (bias.shape() == Shape{out} && bias.dtype() == x.dtype()), "linear: bias is ", bias,
+        ", weight is ", weight, "; bias must be ", x.dtype(), "[", out, "]");
+  Tensor y = empty({tokens, out}, x.dtype(), x.device());
+  gemm({false, true, tokens, out, in, x.dtype(), x.dtype()}, 1, x.raw(), in, weight.raw(), in, 0, y.raw(), out);
+  if (bias.defined()) cpu::add_bias(y.raw(), bias.raw(), y.dtype(), tokens, out);
+  return y;
+}
+
+Tensor linear_backward_input(const Tensor& dy, const Tensor& weight) {
+  check_rank_2("linear_backward_input", "dy", dy);
+  check_rank_2("linear_backward_input", "weight", weight);
+  const int64_t tokens = dy.dim(0), out = dy.dim(1), in = weight.dim(1);
+  check(weight.dim(0) == out && weight.dtype() == dy.dtype(), "linear_backward_input: weight is ", weight, ", dy is ",
+        dy, "; weight must be ", dy.dtype(), "[", out, ",in]");
+  Tensor dx = empty({tokens, in}, dy.dtype(), dy.device());
+  gemm({false, false, tokens, in, out, dy.dtype(), dy.dtype()}, 1, dy.raw(), out, weight.raw(), in, 0, dx.raw(), in);
+  return dx;
+}
+
+void linear_backward_weight(const Tensor& dy, const Tensor& x, GradSlot& weight_grad) {
+  check_rank_2("linear_backward_weight", "dy", dy);
+  check_rank_2("linear_backward_weight", "x", x);
+  const int64_t tokens = dy.dim(0), out = dy.dim(1), in = x.dim(1);
+  check(x.dim(0) == tokens && x.dtype() == dy.dtype(), "linear_backward_weight: x is ", x, ", dy is ", dy,
+        "; x must be ", dy.dtype(), "[", tokens, ",in]");
+  check_slot("linear_backward_weight", weight_grad, {out, in});
+  gemm({true, false, out, in, tokens, dy.dtype(), DType::kF32}, 1, dy.raw(), out, x.raw(), in,
+       weight_grad.empty ? 0.0f : 1.0f, weight_grad.grad.raw(), in);
+  weight_grad.empty = false;
+}
+
+void linear_backward_bias(const Tensor& dy, GradSlot& bias_grad) {
+  check_rank_2("linear_backward_bias", "dy", dy);
+  check_slot("linear_backward_bias", bias_grad, {dy.dim(1)});
+  cpu::column_sum(dy.raw(), dy.dtype(), dy.dim(0), dy.dim(1), !bias_grad.empty, bias_grad.grad.data<float>());
+  bias_grad.empty = false;
+}
+
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  Tensor y = linear_forward(x, weight, bias);
+  Tape* tape = recording({x, weight, bias});
+  if (!tape) return y;
+  const Tensor saved_x = weight.slot() || weight.tape() ? x.detach() : Tensor();
+  tape->record("linear", {x, weight, bias}, {&y},
+               [saved_x, weight = weight.detach(), bias = bias.detach()](Grads& grads) {
+                 const Tensor dy = grads.out();
+                 if (grads.wants(0)) grads.add(0, linear_backward_input(dy, weight));
+                 GradSlot *weight_slot = grads.slot(1), *bias_slot = grads.slot(2);
+                 if (weight_slot || bias_slot)
+                   grads.weight_step([dy, saved_x, weight_slot, bias_slot] {
+                     if (weight_slot) linear_backward_weight(dy, saved_x, *weight_slot);
+                     if (bias_slot) linear_backward_bias(dy, *bias_slot);
+                   });
+                 if (!weight_slot && grads.wants(1))
+                   give_variable(grads, 1, weight, [&](GradSlot& s) { linear_backward_weight(dy, saved_x, s); });
+                 if (!bias_slot && grads.wants(2))
+                   give_variable(grads, 2, bias, [&](GradSlot& s) { linear_backward_bias(dy, s); });
+               });
+  return y;
+}
+
+}  // namespace trireme
