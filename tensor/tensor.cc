@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "tensor/allocator.h"
+#include "tensor/cpu/reduce.h"
 
 namespace trireme {
 
@@ -83,32 +84,13 @@ void copy(const Tensor& src, const Tensor& dst) {
   if (src.num_bytes()) std::memmove(dst.raw(), src.raw(), src.num_bytes());
 }
 
-namespace {
-
-float load(const Tensor& t, int64_t i) {
-  switch (t.dtype()) {
-    case DType::kF32: return static_cast<const float*>(t.raw())[i];
-    case DType::kBF16: return to_f32(static_cast<const BF16*>(t.raw())[i]);
-    default: return to_f32(static_cast<const F16*>(t.raw())[i]);
-  }
-}
-
-}  // namespace
-
 Tensor cast(const Tensor& t, DType dtype) {
   check(is_float(t.dtype()) && is_float(dtype), "cast: ", t, " to ", dtype, "; only floating types convert");
   Tensor result = empty(t.shape(), dtype, t.device());
-  const int64_t n = t.numel();
-  if (dtype == t.dtype()) {
+  if (dtype == t.dtype())
     copy(t, result);
-    return result;
-  }
-  for (int64_t i = 0; i < n; ++i) {
-    const float v = load(t, i);
-    if (dtype == DType::kF32) static_cast<float*>(result.raw())[i] = v;
-    if (dtype == DType::kBF16) static_cast<BF16*>(result.raw())[i] = to_bf16(v);
-    if (dtype == DType::kF16) static_cast<F16*>(result.raw())[i] = to_f16(v);
-  }
+  else
+    cpu::cast(result.raw(), dtype, t.raw(), t.dtype(), t.numel());
   return result;
 }
 

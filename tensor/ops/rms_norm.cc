@@ -1,0 +1,26 @@
+#include "tensor/ops/rms_norm.h"
+
+#include "tensor/ops/norm_backward.h"
+#include "tensor/ops/op_checks.h"
+
+namespace trireme {
+
+Tensor rms_norm(const Tensor& x, const Tensor& weight, float eps) {
+  Tape* tape = recording({x, weight});
+  Tensor y;
+  SavedNorm saved;
+  cpu::NormForward a = prepare_norm("rms_norm", x, weight, Tensor(), /*centered=*/false, eps, tape != nullptr, y, saved);
+  a.x = x.raw();
+  cpu::norm_forward(a);
+  if (tape) {
+    saved.input = x.detach();
+    tape->record("rms_norm", {x, weight}, {&y}, [saved](Grads& grads) {
+      const NormGrads g = norm_backward(saved, grads.out(), Tensor(), {}, false, false);
+      grads.add(0, g.input);
+      add_parameter_grad(grads, 1, g.weight, saved.weight.dtype());
+    });
+  }
+  return y;
+}
+
+}  // namespace trireme
