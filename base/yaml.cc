@@ -15,6 +15,10 @@
 namespace trireme {
 namespace {
 
+bool is_control(unsigned char c) { return (c < 0x20 && c != '\t' && c != '\n' && c != '\r') || c == 0x7f; }
+// What would break a message's one line.
+bool is_layout(char c) { return is_control(static_cast<unsigned char>(c)) || c == '\n' || c == '\t' || c == '\r'; }
+
 // Lets yaml-cpp read from memory without a copy.
 class ViewBuffer : public std::streambuf {
  public:
@@ -95,7 +99,7 @@ class Builder : public YAML::EventHandler {
     if (open_.size() >= static_cast<size_t>(kMaxYamlDepth))
       fail(mark, text("nested deeper than ", kMaxYamlDepth, " levels"));
     if (!open_.empty() && open_.back().node.type == YamlNode::Type::kMap && !open_.back().has_key)
-      fail(mark, "a key must be a scalar, not a list or a map");
+      fail(mark, "a key is a list or a map; write a plain key, or close the bracket");
     node.type = type;
     open_.push_back({std::move(node)});
   }
@@ -117,6 +121,9 @@ class Builder : public YAML::EventHandler {
     } else if (!parent.has_key) {
       if (node.scalar.empty())
         throw ConfigError(yaml_position(source_, node.line, node.column) + "a key is empty or null");
+      if (node.scalar.size() > kMaxYamlKeyBytes || std::any_of(node.scalar.begin(), node.scalar.end(), is_layout))
+        throw ConfigError(text(yaml_position(source_, node.line, node.column), "a key of ", node.scalar.size(),
+                               " bytes; keys are one line of at most ", kMaxYamlKeyBytes));
       parent.node.entries.push_back({std::move(node.scalar), node.line, node.column, {}});
       parent.has_key = true;
     } else {
@@ -164,8 +171,6 @@ class Builder : public YAML::EventHandler {
   size_t num_nodes_ = 0;
   int documents_ = 0;
 };
-
-bool is_control(unsigned char c) { return (c < 0x20 && c != '\t' && c != '\n' && c != '\r') || c == 0x7f; }
 
 // Size and characters, before yaml-cpp sees the text (it would guess UTF-16 from zero bytes).
 void check_text(std::string_view yaml, const std::string& source) {
@@ -227,12 +232,9 @@ YamlNode parse_yaml(std::string_view yaml, const std::string& source) {
     while (parser.HandleNextDocument(builder)) {
     }
   } catch (const YAML::Exception& e) {
-    // Its text may quote the file, line ends included.
-    std::string what = e.msg.substr(0, 120);
-    std::replace_if(what.begin(), what.end(), [](char c) { return is_control(c) || c == '\n' || c == '\t'; }, ' ');
     const bool known = !e.mark.is_null();
     throw ConfigError(yaml_position(source, known ? e.mark.line + 1 : 0, known ? e.mark.column + 1 : 0) +
-                      "not valid YAML: " + what);
+                      "not valid YAML: " + excerpt(e.msg, 120));
   }
   return builder.take();
 }
@@ -268,19 +270,21 @@ std::string yaml_position(const std::string& source, int line, int column) {
   return line > 0 ? text(source, ":", line, ":", column, ": ") : source + ": ";
 }
 
+std::string excerpt(std::string_view text, size_t max_bytes) {
+  std::string shown(text.substr(0, max_bytes));
+  if (text.size() > max_bytes) {
+    // Not in the middle of a character.
+    while (!shown.empty() && (static_cast<unsigned char>(text[shown.size()]) & 0xc0) == 0x80) shown.pop_back();
+    shown += "...";
+  }
+  std::replace_if(shown.begin(), shown.end(), is_layout, ' ');
+  return shown;
+}
+
 std::string describe(const YamlNode& node) {
   if (node.type == YamlNode::Type::kList) return "a list";
   if (node.type == YamlNode::Type::kMap) return "a map";
-  // Cut long text at a character boundary, and keep the message on one line.
-  constexpr size_t kShown = 40;
-  std::string shown = node.scalar;
-  if (shown.size() > kShown) {
-    size_t end = kShown;
-    while (end > 0 && (static_cast<unsigned char>(shown[end]) & 0xc0) == 0x80) --end;
-    shown = shown.substr(0, end) + "...";
-  }
-  for (char& c : shown)
-    if (is_control(static_cast<unsigned char>(c)) || c == '\n' || c == '\t' || c == '\r') c = ' ';
+  const std::string shown = excerpt(node.scalar);
   switch (node.kind) {
     case ScalarKind::kNull: return "null";
     case ScalarKind::kBool: return shown;

@@ -1,9 +1,10 @@
 // A strict reader of YAML for configuration files, over yaml-cpp's event stream.
 //
 // yaml-cpp alone keeps duplicate keys, reads 010 as 8, expands aliases without end and takes invalid UTF-8. Here these
-// are errors: a duplicate key, an anchor, alias or tag, a second document, a key that is not a scalar, invalid UTF-8, a
-// control character, more than kMaxYamlBytes of text, kMaxYamlDepth of nesting or kMaxYamlNodes values. Scalars stay
-// text; their kind follows one grammar (ScalarKind), which is JSON's for numbers, true, false and null.
+// are errors: a duplicate key, an anchor, alias or tag, a second document, a key that is not a scalar of one line,
+// invalid UTF-8, a control character, more than kMaxYamlBytes of text, kMaxYamlDepth of nesting, kMaxYamlNodes values
+// or kMaxYamlKeyBytes in a key. Scalars stay text; their kind follows one grammar (ScalarKind), which is JSON's for
+// numbers, true, false and null.
 //
 // Every error is a ConfigError, one line: "file.yaml:LINE:COLUMN: what; what to do". Lines and columns start at 1;
 // columns count bytes.
@@ -23,6 +24,7 @@ namespace trireme {
 inline constexpr size_t kMaxYamlBytes = 1 << 20;
 inline constexpr int kMaxYamlDepth = 32;
 inline constexpr size_t kMaxYamlNodes = 100'000;
+inline constexpr size_t kMaxYamlKeyBytes = 256;
 
 // What a plain (unquoted) scalar means.
 //   kNull       empty, ~, null (also Null and NULL)
@@ -71,6 +73,9 @@ boost::json::value yaml_to_json(const YamlNode& node, const std::string& source)
 
 // "source:line:column: ", or "source: " for a node that has no line.
 std::string yaml_position(const std::string& source, int line, int column);
+
+// `text` on one line of at most max_bytes, cut at a character and then ending in "...".
+std::string excerpt(std::string_view text, size_t max_bytes = 40);
 
 // What a node is, for messages: "the integer 12", "the string \"a\"", "a list". Long text is cut.
 std::string describe(const YamlNode& node);

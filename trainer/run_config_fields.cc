@@ -1,0 +1,170 @@
+// The description of every field of the run config.
+#include "trainer/run_config.h"
+
+namespace trireme {
+namespace {
+
+const std::vector<std::pair<std::string, RunMetric>> kMetrics = {{"validation_loss", RunMetric::kValidationLoss},
+                                                                {"train_loss", RunMetric::kTrainLoss}};
+constexpr double kManySteps = 1e12;
+
+}  // namespace
+
+void RunSection::describe(FieldList& list) {
+  list.section("run", "the run as a whole");
+  list.add("name", name, "name of the run, a plain file name; default: the config file's, without .yaml");
+  list.add("dir", dir, "folder for checkpoints, logs and the resolved config; default: runs/<name>");
+  list.add("seed", seed, "of weights, sample order and dropout").at_least(0);
+  list.choice<DeviceChoice>(
+      "device", device, {{"auto", DeviceChoice::kAuto}, {"cpu", DeviceChoice::kCpu}, {"cuda", DeviceChoice::kCuda}},
+      "auto: cuda where there is a driver and a build with it, else cpu");
+  list.add("threads", threads, "of each rank; 0: the host's cores divided by its ranks").at_least(0).at_most(4096);
+  list.choice<ResumeMode>(
+      "resume", resume, {{"auto", ResumeMode::kAuto}, {"never", ResumeMode::kNever}, {"must", ResumeMode::kMust}},
+      "from the last checkpoint in run.dir; auto: if there is one; must: fail if there is none");
+  list.add("log_every_steps", log_every_steps, "between lines of metrics").at_least(1).at_most(kManySteps).unit("steps");
+}
+
+void TokenizerSection::describe(FieldList& list) {
+  list.section("tokenizer", "needed for raw text, samples and the model directory; not for prepared data alone");
+  list.add("path", path, "folder or file of a tokenizer; empty: none");
+}
+
+void DataSection::describe(FieldList& list) {
+  list.section("data", "what is trained on");
+  list.add("train", train, "prepared data: a path, or a list of paths or {path, weight}").required();
+  list.add("validation", validation, "prepared data of validation: a path or a list of paths; empty: none");
+  list.add("sequence_length", sequence_length, "of a sample").at_least(1).at_most(1 << 20).unit("tokens");
+  list.choice<Packing>("packing", packing, {{"documents", Packing::kDocuments}, {"stream", Packing::kStream}},
+                       "documents: no attention across the documents of a sample; stream: one text after another");
+  list.add("reset_positions", reset_positions, "positions start at 0 in each document of a sample");
+  list.add("shuffle", shuffle, "a new order of samples each epoch; false: the file's order");
+  list.add("validation_samples", validation_samples, "samples of an evaluation; 0: all").at_least(0).unit("samples");
+}
+
+void TrainSection::describe(FieldList& list) {
+  list.section("train", "optimisation");
+  list.add("steps", steps, "length of the run; give exactly one of steps, tokens, epochs")
+      .at_least(1).at_most(kManySteps).unit("steps");
+  list.add("tokens", tokens, "length of the run").at_least(1).at_most(1e18).unit("tokens");
+  list.add("epochs", epochs, "length of the run").above(0).at_most(1e6).unit("passes over data.train");
+  list.add("global_batch", global_batch, "of one step, over all ranks").at_least(1).at_most(1 << 24).unit("sequences");
+  list.add("micro_batch", micro_batch, "of one forward on one data rank").at_least(1).at_most(1 << 20).unit("sequences");
+  list.choice<DType>("dtype", dtype, {{"f32", DType::kF32}, {"bf16", DType::kBF16}},
+                     "of weights and activations; gradients, sums and optimizer state are f32");
+  list.choice<RecomputeMode>("recompute", recompute,
+                             {{"none", RecomputeMode::kNone},
+                              {"selective", RecomputeMode::kSelective},
+                              {"full", RecomputeMode::kFull}},
+                             "forward again in backward to save memory; selective: each MLP; full: each block");
+  list.choice<std::string>("optimizer", optimizer, {{"adamw", "adamw"}, {"sgd", "sgd"}},
+                             "adamw: arXiv:1711.05101; sgd: with momentum");
+  list.add("learning_rate", learning_rate, "the peak").above(0).at_most(100);
+  list.add("min_learning_rate", min_learning_rate, "at the end of decay").at_least(0).at_most(100);
+  list.choice<LearningRateKind>("schedule", schedule,
+                                {{"constant", LearningRateKind::kConstant},
+                                 {"linear", LearningRateKind::kLinear},
+                                 {"cosine", LearningRateKind::kCosine},
+                                 {"wsd", LearningRateKind::kWarmupStableDecay}},
+                                "of the learning rate after warmup; wsd: constant, then linear decay at the end");
+  list.add("warmup_steps", warmup_steps, "linear from 0 to learning_rate").at_least(0).at_most(kManySteps).unit("steps");
+  list.add("decay_steps", decay_steps,
+           "linear, cosine: the step at which decay ends, 0: the last; wsd: length of the decay, 0: a tenth of the run")
+      .at_least(0).at_most(kManySteps).unit("steps");
+  list.add("betas", betas, "adamw: decay of both moments").at_least(0).below(1);
+  list.add("eps", eps, "adamw: added to the root of the second moment").above(0).at_most(1);
+  list.add("weight_decay", weight_decay, "of matrices; biases and norms have none").at_least(0).at_most(10);
+  list.add("momentum", momentum, "sgd; 0: none").at_least(0).below(1);
+  list.add("nesterov", nesterov, "sgd: look-ahead momentum");
+  list.add("clip_grad_norm", clip_grad_norm, "largest global norm of the gradient; 0: no clipping").at_least(0);
+  list.add("max_skipped_steps", max_skipped_steps,
+           "steps with NaN or Inf are skipped; the run fails after more than this many in a row")
+      .at_least(0).at_most(1e6).unit("steps");
+  list.add("evaluate_every_steps", evaluate_every_steps, "between evaluations; 0: at the end only")
+      .at_least(0).at_most(kManySteps).unit("steps");
+  list.section("train.early_stopping", "stop when a metric no longer falls");
+  list.choice<RunMetric>("metric", early_stopping.metric, kMetrics, "what is watched");
+  list.add("patience", early_stopping.patience, "without a new best; 0: off").at_least(0).at_most(1e9).unit("evaluations");
+  list.add("min_delta", early_stopping.min_delta, "smaller falls do not count").at_least(0);
+}
+
+void ParallelSection::describe(FieldList& list) {
+  list.section("parallel", "layout over ranks; ranks = tensor * pipeline * data");
+  list.add("tensor", tensor, "ranks that share each layer").at_least(1).at_most(1 << 16).unit("ranks");
+  list.add("pipeline", pipeline, "stages that the layers are cut into").at_least(1).at_most(1 << 16).unit("ranks");
+  list.add("data", data, "copies of the model; 0: the ranks that remain").at_least(0).at_most(1 << 20).unit("ranks");
+  list.add("context", context, "ranks that share a sequence; this build has no more than 1").at_least(1).at_most(1);
+  list.add("expert", expert, "ranks that share experts; this build has no more than 1").at_least(1).at_most(1);
+  list.add("sequence", sequence, "split activations between blocks over the tensor ranks (arXiv:2205.05198)");
+  list.choice<std::string>("schedule", schedule,
+                           {{"gpipe", "gpipe"}, {"1f1b", "1f1b"}, {"interleaved", "interleaved"}, {"zb-h1", "zb-h1"}},
+                           "order of the pipeline's work");
+  list.add("chunks", chunks, "virtual stages of each rank; 2 or more with schedule interleaved, else 1")
+      .at_least(1).at_most(1024);
+  list.add("layers_per_stage", layers_per_stage, "one count for each of pipeline * chunks stages; empty: equal parts")
+      .at_least(1).at_most(1024).unit("layers");
+  list.add("zero", zero, "0: none; 1: split optimizer state over data ranks; 2: gradients too (arXiv:1910.02054)")
+      .at_least(0).at_most(2);
+  list.add("bucket_mb", bucket_mb, "of gradients reduced at once").at_least(1).at_most(4096).unit("MiB");
+}
+
+void CheckpointSection::describe(FieldList& list) {
+  list.section("checkpoint", "what is saved, and when");
+  list.add("every_steps", every_steps, "0: not by steps").at_least(0).at_most(kManySteps).unit("steps");
+  list.add("every_minutes", every_minutes, "0: not by time").at_least(0).at_most(1e6).unit("minutes");
+  list.add("keep_last", keep_last, "older ones are removed once a later one is complete").at_least(1).at_most(1e6);
+  list.add("keep_best", keep_best, "never remove the best one");
+  list.choice<RunMetric>("best_metric", best_metric, kMetrics, "the lowest is the best");
+  list.add("async", async, "write while training goes on");
+  list.add("save_at_end", save_at_end, "of the run");
+}
+
+void CommSection::describe(FieldList& list) {
+  list.section("comm", "communication between ranks");
+  list.add("timeout_s", timeout_s, "a collective that waits longer ends the run, naming the rank")
+      .above(0).at_most(86400).unit("seconds");
+  list.choice<CommBackend>("backend", backend,
+                           {{"auto", CommBackend::kAuto}, {"mpi", CommBackend::kMpi}, {"self", CommBackend::kSelf}},
+                           "auto: mpi if started by a launcher, else self (one rank)");
+}
+
+void LogSection::describe(FieldList& list) {
+  list.section("log", "metrics of the run");
+  list.add("tensorboard", tensorboard, "event files in run.dir");
+  list.add("jsonl", jsonl, "metrics.jsonl in run.dir");
+  list.choice<ProgressStyle>("progress", progress,
+                             {{"auto", ProgressStyle::kAuto},
+                              {"bar", ProgressStyle::kBar},
+                              {"plain", ProgressStyle::kPlain},
+                              {"none", ProgressStyle::kNone}},
+                             "auto: a bar on a terminal, plain lines elsewhere");
+}
+
+void SampleSection::describe(FieldList& list) {
+  list.section("sample", "text that the model writes during the run");
+  list.add("prompts", prompts, "a string or a list; empty: no samples");
+  list.add("tokens", tokens, "of each sample, at most").at_least(1).at_most(1 << 16).unit("tokens");
+  list.add("every_steps", every_steps, "0: at the end only").at_least(0).at_most(kManySteps).unit("steps");
+  list.add("temperature", temperature, "0: always the likeliest token").at_least(0).at_most(100);
+}
+
+bool RunConfig::operator==(const RunConfig& o) const {
+  return run == o.run && model == o.model && tokenizer == o.tokenizer && data == o.data && train == o.train &&
+         parallel == o.parallel && checkpoint == o.checkpoint && comm == o.comm && log == o.log && sample == o.sample;
+}
+
+FieldList fields_of(RunConfig& config) {
+  FieldList list;
+  config.run.describe(list);
+  config.tokenizer.describe(list);
+  config.data.describe(list);
+  config.train.describe(list);
+  config.parallel.describe(list);
+  config.checkpoint.describe(list);
+  config.comm.describe(list);
+  config.log.describe(list);
+  config.sample.describe(list);
+  return list;
+}
+
+}  // namespace trireme
