@@ -1,0 +1,24 @@
+// Rewrites a text before it is cut into pieces. Built from, and described by, the "normalizer" object of a
+// tokenizer.json.
+#pragma once
+
+#include <boost/json/object.hpp>
+
+#include <memory>
+#include <string>
+
+namespace trireme {
+
+class Normalizer {
+ public:
+  virtual ~Normalizer() = default;
+  // REQUIRES: text is well-formed UTF-8. Leaves it so. An empty text stays empty.
+  virtual void normalize(std::string& text) const = 0;
+};
+
+// `config` is the object of the file; `where` and `path` name it in messages. Types: Sequence, Prepend, Replace (of a
+// string), NFC, NFD, NFKC, NFKD, Lowercase, Strip. Throws FileError naming any other type.
+std::unique_ptr<Normalizer> make_normalizer(const boost::json::object& config, const std::string& where,
+                                            const std::string& path = "normalizer");
+
+}  // namespace trireme

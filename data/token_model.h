@@ -1,0 +1,34 @@
+// The part of a tokenizer that turns pieces of text into ids: byte-pair encoding, and whatever is added beside it.
+// A further kind is one file that derives from TokenModel, and one line in token_model.cc.
+#pragma once
+
+#include <boost/json/object.hpp>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/pretokenizer.h"
+#include "data/vocabulary.h"
+
+namespace trireme {
+
+class TokenModel {
+ public:
+  virtual ~TokenModel() = default;
+  // Appends the ids of all pieces. Safe to call from several threads at once.
+  virtual void encode(const Pieces& pieces, std::vector<int32_t>& ids) const = 0;
+  virtual const Vocabulary& vocabulary() const = 0;
+  // The token for what the vocabulary cannot express, if the model has one.
+  virtual std::optional<std::string> unk_token() const = 0;
+  // The "model" object of a tokenizer.json; make_token_model() reads it back to the same model.
+  virtual boost::json::object to_json() const = 0;
+};
+
+// From the "model" object of a tokenizer.json. `byte_level` is PreTokenizer::byte_level(). Throws FileError.
+std::unique_ptr<TokenModel> make_token_model(const boost::json::object& config, bool byte_level,
+                                             const std::string& where);
+
+}  // namespace trireme

@@ -1,0 +1,26 @@
+// Tokenizers in the files they are published in.
+#pragma once
+
+#include <filesystem>
+
+#include "data/tokenizer.h"
+
+namespace trireme {
+
+// `path` is a file, or a folder in which the first of these is read:
+//   tokenizer.json
+//   vocab.json and merges.txt, or encoder.json and vocab.bpe: byte-level BPE as GPT-2, RoBERTa or Qwen 2 publish it,
+//     by tokenizer_class of tokenizer_config.json, else RoBERTa's if the vocabulary has its special tokens
+//   tokenizer.model or spiece.model: SentencePiece, with a bos token unless tokenizer_config.json says add_bos_token: false
+// Of a folder, tokenizer_config.json and special_tokens_map.json (where present; the first counts more) say which token
+// has which role; a role whose token is not in the vocabulary is left empty.
+// Throws FileError naming the file.
+Tokenizer load_tokenizer(const std::filesystem::path& path);
+
+// Writes tokenizer.json, and tokenizer_config.json with the roles, into a folder, which is made if need be.
+void save_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& directory);
+
+// A byte-level BPE tokenizer around a model, as GPT-2's is: the parts beside the model.
+TokenizerDescription gpt2_description(bool add_prefix_space = false);
+
+}  // namespace trireme
