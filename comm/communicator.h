@@ -22,6 +22,9 @@
 
 namespace trireme {
 
+class JobLink;
+
+// kMax and kMin of floats give NaN where any rank has one. Integer sums wrap.
 enum class ReduceOp : uint8_t { kSum, kMax, kMin };
 
 // An asynchronous call under way. wait() returns when it is done and rethrows its error. Destroying an unfinished Work
@@ -73,18 +76,22 @@ class Communicator {
   virtual Work reduce_scatter_async(const Tensor& in, const Tensor& out) = 0;
 
   virtual void broadcast(const Tensor& t, int root) = 0;
-  // Part r of in goes to rank r; part r of out comes from rank r. Equal parts.
+  // Part r of in goes to rank r; part r of out comes from rank r. Equal parts; in and out must not overlap.
   virtual void all_to_all(const Tensor& in, const Tensor& out) = 0;
   virtual void barrier() = 0;
 
-  // Point to point, matched by (peer, tag) in order. A send never waits for its receive: it is asynchronous, and the
-  // buffer must stay untouched until the Work is waited for. Sends and receives are not ordered with the collectives, nor
-  // with each other across tags.
+  // Point to point, matched by (peer, tag >= 0) in order. send() never waits for its receive: it is asynchronous, and the
+  // buffer must stay untouched until the Work is waited for. Work::wait() of a send may wait for the receive, so two
+  // ranks that each wait for their send before they call recv() may wait for ever. Sends and receives are not ordered with
+  // the collectives, nor with each other across tags. Both sides must name the same number of bytes; else CommError.
   virtual Work send(const Tensor& t, int peer, int tag) = 0;
   virtual Work recv(const Tensor& t, int peer, int tag) = 0;
 
-  // Ranks with the same color form a communicator, ordered by key, then rank. Collective.
+  // Ranks with the same color (>= 0) form a communicator, ordered by key, then rank. Collective.
   virtual std::unique_ptr<Communicator> split(int color, int key, const std::string& name) = 0;
+
+  // What the watchdog needs of the job this communicator is part of; null for a job of one rank. See watchdog.h.
+  virtual std::shared_ptr<JobLink> job_link() const { return nullptr; }
 
   // Byte strings of any length, for control messages: every rank's string, in rank order. Blocking.
   std::vector<std::string> all_gather_strings(const std::string& mine);

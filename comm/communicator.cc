@@ -1,0 +1,366 @@
+// The part of a communicator that is the same for every backend.
+#include "comm/communicator.h"
+
+#include <chrono>
+#include <cstring>
+#include <exception>
+#include <utility>
+
+#include "comm/async_queue.h"
+#include "comm/backend.h"
+#include "comm/job_link.h"
+
+namespace trireme {
+namespace {
+
+// State shared by a communicator, its progress thread and its unfinished Works, whichever lives longest.
+class Core {
+ public:
+  explicit Core(std::shared_ptr<Backend> backend) : backend_(std::move(backend)), job_(backend_->job()) {
+    if (job_) slot_ = job_->board().add_group(backend_->group());
+  }
+  ~Core() {
+    if (job_) job_->board().remove_group(slot_);
+  }
+  Core(const Core&) = delete;
+
+  Backend& backend() { return *backend_; }
+  const std::shared_ptr<JobLink>& job() const { return job_; }
+
+  // Marks `call` as under way on the board while it lives.
+  class Entry {
+   public:
+    Entry(Core& core, const OpCall& call) : board_(core.job_ ? &core.job_->board() : nullptr) {
+      if (board_) ticket_ = board_->begin(core.slot_, call);
+    }
+    ~Entry() {
+      if (board_) board_->end(ticket_);
+    }
+    Entry(const Entry&) = delete;
+
+   private:
+    OpBoard* board_;
+    uint64_t ticket_ = 0;
+  };
+
+  void run(const Collective& collective) {
+    Entry entry(*this, collective.call);
+    backend_->run(collective);
+  }
+
+  void count_call(size_t num_bytes) {
+    num_calls_.fetch_add(1, std::memory_order_relaxed);
+    num_bytes_.fetch_add(num_bytes, std::memory_order_relaxed);
+  }
+  template <class Fn>
+  void blocked(const Fn& fn) {
+    const auto start = OpBoard::Clock::now();
+    auto add = [&] {
+      const auto spent = OpBoard::Clock::now() - start;
+      blocked_ns_.fetch_add(std::chrono::duration_cast<std::chrono::nanoseconds>(spent).count(),
+                            std::memory_order_relaxed);
+    };
+    try {
+      fn();
+    } catch (...) {
+      add();
+      throw;
+    }
+    add();
+  }
+  CommStats stats() const {
+    return {static_cast<double>(blocked_ns_.load()) * 1e-9, num_calls_.load(), num_bytes_.load()};
+  }
+
+  // Errors of calls whose Work was dropped, for the next call to throw.
+  void keep_error(std::exception_ptr error) {
+    std::lock_guard lock(error_mutex_);
+    if (!error_) error_ = std::move(error);
+    has_error_.store(true, std::memory_order_release);
+  }
+  void throw_kept_error() {
+    if (!has_error_.load(std::memory_order_acquire)) return;
+    std::lock_guard lock(error_mutex_);
+    has_error_.store(false);
+    if (auto error = std::exchange(error_, nullptr)) std::rethrow_exception(error);
+  }
+
+ private:
+  std::shared_ptr<Backend> backend_;
+  std::shared_ptr<JobLink> job_;
+  int slot_ = 0;
+  std::atomic<int64_t> blocked_ns_{0};
+  std::atomic<uint64_t> num_calls_{0}, num_bytes_{0};
+  std::mutex error_mutex_;
+  std::exception_ptr error_;
+  std::atomic<bool> has_error_{false};
+};
+
+// True while the stack unwinds through the scope of the object.
+class UnwindingProbe {
+ public:
+  bool unwinding() const { return std::uncaught_exceptions() > at_start_; }
+
+ private:
+  int at_start_ = std::uncaught_exceptions();
+};
+
+class CollectiveWork final : public Work::State {
+ public:
+  CollectiveWork(std::shared_ptr<Core> core, std::shared_ptr<AsyncQueue::Completion> completion)
+      : core_(std::move(core)), completion_(std::move(completion)) {}
+  ~CollectiveWork() override {
+    if (probe_.unwinding() && !completion_->done() && !core_->backend().give_up()) return;
+    completion_->wait();
+    if (auto error = completion_->take_error()) core_->keep_error(std::move(error));
+  }
+  void wait() override {
+    if (!completion_->done()) core_->blocked([&] { completion_->wait(); });
+    if (auto error = completion_->take_error()) std::rethrow_exception(error);
+  }
+  bool done() const override { return completion_->done(); }
+
+ private:
+  std::shared_ptr<Core> core_;
+  std::shared_ptr<AsyncQueue::Completion> completion_;
+  UnwindingProbe probe_;
+};
+
+class TransferWork final : public Work::State {
+ public:
+  TransferWork(std::shared_ptr<Core> core, const OpCall& call, Tensor tensor, std::shared_ptr<Transfer> transfer)
+      : core_(std::move(core)), call_(call), tensor_(std::move(tensor)), transfer_(std::move(transfer)) {}
+  ~TransferWork() override {
+    if (waited_) return;
+    if (probe_.unwinding() && !transfer_->done() && !core_->backend().give_up()) {
+      // The library may still read or write the buffer, for as long as the process lives.
+      new std::pair(std::move(tensor_), std::move(transfer_));
+      return;
+    }
+    try {
+      Core::Entry entry(*core_, call_);
+      transfer_->wait();
+    } catch (...) {
+      core_->keep_error(std::current_exception());
+    }
+  }
+  void wait() override {
+    if (waited_) return;
+    waited_ = true;
+    if (transfer_->done()) return transfer_->wait();  // for its error
+    Core::Entry entry(*core_, call_);
+    core_->blocked([&] { transfer_->wait(); });
+  }
+  bool done() const override { return waited_ || transfer_->done(); }
+
+ private:
+  std::shared_ptr<Core> core_;
+  OpCall call_;
+  Tensor tensor_;
+  std::shared_ptr<Transfer> transfer_;
+  UnwindingProbe probe_;
+  bool waited_ = false;
+};
+
+class CommunicatorOverBackend final : public Communicator {
+ public:
+  explicit CommunicatorOverBackend(std::shared_ptr<Backend> backend)
+      : core_(std::make_shared<Core>(std::move(backend))) {}
+
+  ~CommunicatorOverBackend() override {
+    if (probe_.unwinding() && !queue_.idle() && !core_->backend().give_up()) queue_.abandon();
+  }
+
+  int rank() const override { return core_->backend().rank(); }
+  int size() const override { return core_->backend().size(); }
+  const std::string& name() const override { return core_->backend().group().name; }
+  CommStats stats() const override { return core_->stats(); }
+  std::shared_ptr<JobLink> job_link() const override { return core_->job(); }
+
+  void all_reduce(const Tensor& t, ReduceOp op) override { blocking(all_reduce_of(t, op), t, t); }
+  Work all_reduce_async(const Tensor& t, ReduceOp op) override { return async(all_reduce_of(t, op), t, t); }
+  void all_gather(const Tensor& in, const Tensor& out) override { blocking(all_gather_of(in, out), in, out); }
+  Work all_gather_async(const Tensor& in, const Tensor& out) override {
+    return async(all_gather_of(in, out), in, out);
+  }
+  void reduce_scatter(const Tensor& in, const Tensor& out) override {
+    blocking(reduce_scatter_of(in, out), in, out);
+  }
+  Work reduce_scatter_async(const Tensor& in, const Tensor& out) override {
+    return async(reduce_scatter_of(in, out), in, out);
+  }
+
+  void broadcast(const Tensor& t, int root) override {
+    Collective c = collective_of(OpKind::kBroadcast, t, t);
+    check(root >= 0 && root < size(), core_->backend().label(), ": broadcast from rank ", root, " of ", size());
+    c.call.peer = root;
+    blocking(c, t, t);
+  }
+
+  void all_to_all(const Tensor& in, const Tensor& out) override {
+    Collective c = collective_of(OpKind::kAllToAll, in, out);
+    check(in.numel() == out.numel() && in.numel() % size() == 0, core_->backend().label(), ": all_to_all of ", in,
+          " into ", out, "; both must have the same count of elements, a multiple of ", size());
+    const char *a = static_cast<const char*>(in.raw()), *b = static_cast<const char*>(out.raw());
+    check(in.numel() == 0 || a + in.num_bytes() <= b || b + out.num_bytes() <= a, core_->backend().label(),
+          ": all_to_all of ", in, " into a tensor that overlaps it");
+    c.count = in.numel() / size();
+    blocking(c, in, out);
+  }
+
+  void barrier() override {
+    Collective c;
+    c.call.kind = OpKind::kBarrier;
+    prepare(0);
+    core_->blocked([&] { core_->run(c); });
+  }
+
+  Work send(const Tensor& t, int peer, int tag) override { return transfer(OpKind::kSend, t, peer, tag); }
+  Work recv(const Tensor& t, int peer, int tag) override { return transfer(OpKind::kRecv, t, peer, tag); }
+
+  std::unique_ptr<Communicator> split(int color, int key, const std::string& name) override {
+    check<CommError>(color >= 0, core_->backend().label(), ": split with color ", color, "; colors start at 0");
+    prepare(0);
+    std::shared_ptr<Backend> child;
+    core_->blocked([&] {
+      OpCall call;
+      call.kind = OpKind::kSplit;
+      Core::Entry entry(*core_, call);
+      child = core_->backend().split(color, key, name);
+    });
+    return make_communicator(std::move(child));
+  }
+
+ private:
+  Collective collective_of(OpKind kind, const Tensor& in, const Tensor& out) const {
+    check(in.defined() && out.defined(), core_->backend().label(), ": ", name_of(kind), " of an undefined tensor");
+    check(in.dtype() == out.dtype(), core_->backend().label(), ": ", name_of(kind), " of ", in, " into ", out,
+          "; the dtypes must be the same");
+    check(in.device().kind == DeviceKind::kCpu && out.device().kind == DeviceKind::kCpu, core_->backend().label(),
+          ": ", name_of(kind), " of a tensor on ", in.device(), "; this backend moves tensors on cpu");
+    Collective c;
+    c.kind = c.call.kind = kind;
+    c.call.dtype = in.dtype();
+    c.call.shape = in.shape();
+    c.in = in.raw();
+    c.out = out.raw();
+    c.count = in.numel();
+    return c;
+  }
+
+  Collective all_reduce_of(const Tensor& t, ReduceOp op) const {
+    Collective c = collective_of(OpKind::kAllReduce, t, t);
+    check(t.dtype() != DType::kU8, core_->backend().label(), ": all_reduce of ", t, "; u8 has no sums");
+    c.call.op = op;
+    return c;
+  }
+
+  Collective all_gather_of(const Tensor& in, const Tensor& out) const {
+    Collective c = collective_of(OpKind::kAllGather, in, out);
+    check(is_product(out.numel(), in.numel()), core_->backend().label(), ": all_gather of ", in, " into ", out,
+          "; it must have ", size(), " times the elements");
+    return c;
+  }
+
+  Collective reduce_scatter_of(const Tensor& in, const Tensor& out) const {
+    Collective c = collective_of(OpKind::kReduceScatter, in, out);
+    check(in.dtype() != DType::kU8, core_->backend().label(), ": reduce_scatter of ", in, "; u8 has no sums");
+    check(is_product(in.numel(), out.numel()), core_->backend().label(), ": reduce_scatter of ", in, " into ", out,
+          "; the input must have ", size(), " times the elements");
+    c.count = out.numel();
+    return c;
+  }
+
+  bool is_product(int64_t whole, int64_t part) const {
+    int64_t product = 0;
+    return !__builtin_mul_overflow(part, static_cast<int64_t>(size()), &product) && product == whole;
+  }
+
+  // What every call does first.
+  void prepare(size_t num_bytes) {
+    core_->count_call(num_bytes);
+    core_->blocked([&] { queue_.drain(); });
+    core_->throw_kept_error();
+  }
+
+  void blocking(const Collective& c, const Tensor& in, const Tensor&) {
+    prepare(in.num_bytes());
+    core_->blocked([&] { core_->run(c); });
+  }
+
+  Work async(const Collective& c, const Tensor& in, const Tensor& out) {
+    core_->count_call(in.num_bytes());
+    core_->throw_kept_error();
+    if (size() == 1) {  // nothing to wait for
+      core_->run(c);
+      return Work();
+    }
+    // The tensors are held so that their memory outlives the call, whatever the caller does.
+    auto completion = queue_.submit([core = core_, c, in, out] { core->run(c); });
+    return Work(std::make_shared<CollectiveWork>(core_, std::move(completion)));
+  }
+
+  Work transfer(OpKind kind, const Tensor& t, int peer, int tag) {
+    OpCall call = collective_of(kind, t, t).call;
+    check(peer >= 0 && peer < size(), core_->backend().label(), ": ", name_of(kind), " with rank ", peer, " of ",
+          size());
+    check(tag >= 0, core_->backend().label(), ": ", name_of(kind), " with tag ", tag, "; tags start at 0");
+    call.peer = peer;
+    call.tag = tag;
+    core_->count_call(t.num_bytes());
+    core_->throw_kept_error();
+    return Work(std::make_shared<TransferWork>(core_, call, t,
+                                               core_->backend().transfer(call, t.raw(), t.num_bytes())));
+  }
+
+  std::shared_ptr<Core> core_;
+  AsyncQueue queue_;  // after core_, so that its thread ends first
+  UnwindingProbe probe_;
+};
+
+}  // namespace
+
+std::unique_ptr<Communicator> make_communicator(std::shared_ptr<Backend> backend) {
+  return std::make_unique<CommunicatorOverBackend>(std::move(backend));
+}
+
+std::vector<std::string> Communicator::all_gather_strings(const std::string& mine) {
+  const Tensor length = tensor_of<int64_t>({static_cast<int64_t>(mine.size())}, {1});
+  const Tensor lengths = empty({size()}, DType::kI64);
+  all_gather(length, lengths);
+  int64_t longest = 0;
+  for (int64_t n : lengths.span<int64_t>()) longest = std::max(longest, n);
+  std::vector<std::string> strings(size());
+  if (longest == 0) return strings;
+  const Tensor padded = zeros({longest}, DType::kU8), all = empty({size(), longest}, DType::kU8);
+  std::memcpy(padded.raw(), mine.data(), mine.size());
+  all_gather(padded, all);
+  for (int r = 0; r < size(); ++r)
+    strings[r].assign(static_cast<const char*>(all.raw()) + r * longest, lengths.data<int64_t>()[r]);
+  return strings;
+}
+
+std::string Communicator::broadcast_string(const std::string& mine, int root) {
+  const Tensor length = tensor_of<int64_t>({static_cast<int64_t>(mine.size())}, {1});
+  broadcast(length, root);
+  if (rank() == root) {
+    const Tensor bytes = tensor_of<uint8_t>({reinterpret_cast<const uint8_t*>(mine.data()), mine.size()},
+                                            {static_cast<int64_t>(mine.size())});
+    if (!mine.empty()) broadcast(bytes, root);
+    return mine;
+  }
+  std::string received(static_cast<size_t>(*length.data<int64_t>()), '\0');
+  if (received.empty()) return received;
+  const Tensor bytes = empty({static_cast<int64_t>(received.size())}, DType::kU8);
+  broadcast(bytes, root);
+  std::memcpy(received.data(), bytes.raw(), received.size());
+  return received;
+}
+
+void Communicator::agree(const std::string& error) {
+  const std::vector<std::string> errors = all_gather_strings(error);
+  for (int r = 0; r < size(); ++r)
+    check<CommError>(errors[r].empty(), "rank ", r, ": ", errors[r]);
+}
+
+}  // namespace trireme

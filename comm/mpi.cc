@@ -1,0 +1,154 @@
+#include "comm/mpi.h"
+
+#include <mpi.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <exception>
+#include <iostream>
+
+#include "comm/backend.h"
+#include "comm/host_group.h"
+#include "comm/host_segment.h"
+#include "comm/mpi_check.h"
+#include "comm/mpi_collectives.h"
+#include "comm/mpi_job.h"
+#include "comm/self.h"
+
+namespace trireme {
+namespace {
+
+class MpiBackend final : public Backend {
+ public:
+  // Collective over comm, which it takes.
+  MpiBackend(std::shared_ptr<MpiJob> job, const MpiWorldOptions& options, std::unique_ptr<MpiComm> comm,
+             GroupInfo info)
+      : job_(std::move(job)), options_(options), info_(std::move(info)), comm_(std::move(comm)),
+        transfer_comm_(MpiComm::duplicate_of(comm_->get())),
+        label_(text("comm[", info_.name, " ", info_.rank, "/", size(), ", host ", job_->host(job_->world_rank()), "]")),
+        collectives_(comm_->get(), label_) {
+    if (options.share_memory) segment_ = map_host_segment(comm_->get(), HostGroup::num_bytes(size()));
+    if (segment_)
+      host_group_ = std::make_unique<HostGroup>(segment_.get(), info_.rank, size(), label_, job_->crowded(), nullptr);
+    int* most = nullptr;
+    int found = 0;
+    MPI_Comm_get_attr(transfer_comm_->get(), MPI_TAG_UB, &most, &found);
+    if (found) largest_tag_ = *most;
+  }
+
+  void run(const Collective& c) override {
+    if (host_group_)
+      host_group_->run(c);
+    else
+      collectives_.run(c);
+  }
+
+  std::shared_ptr<Backend> split(int color, int key, const std::string& name) override {
+    Collective same;  // a barrier that finds out if a rank called something else
+    same.call.kind = OpKind::kSplit;
+    run(same);
+    MPI_Comm part = MPI_COMM_NULL;
+    check_mpi(MPI_Comm_split(comm_->get(), color, key, &part), "MPI_Comm_split", label_);
+    auto owner = std::make_unique<MpiComm>(part);
+    GroupInfo child{child_group_id(info_.id, num_splits_++, color), name, 0, {}};
+    int num_members = 0;
+    MPI_Comm_rank(part, &child.rank);
+    MPI_Comm_size(part, &num_members);
+    child.world_ranks.resize(num_members);
+    const int me = job_->world_rank();
+    check_mpi(MPI_Allgather(&me, 1, MPI_INT, child.world_ranks.data(), 1, MPI_INT, part), "MPI_Allgather", label_);
+    if (num_members == 1) return make_self_backend(std::move(child), job_->host(me));
+    return std::make_shared<MpiBackend>(job_, options_, std::move(owner), std::move(child));
+  }
+
+  std::shared_ptr<Transfer> transfer(const OpCall& call, void* data, size_t num_bytes) override {
+    check<CommError>(call.tag <= largest_tag_, label_, ": ", call, ": the largest tag of this MPI is ", largest_tag_);
+    auto transfer = std::make_shared<MpiTransfer>(transfer_comm_->get(), call, data, num_bytes, label_);
+    job_->transfers().add(transfer);
+    return transfer;
+  }
+
+  const GroupInfo& group() const override { return info_; }
+  const std::string& label() const override { return label_; }
+  std::shared_ptr<JobLink> job() const override { return job_; }
+  bool give_up() override { return false; }
+
+ private:
+  std::shared_ptr<MpiJob> job_;
+  MpiWorldOptions options_;
+  GroupInfo info_;
+  std::unique_ptr<MpiComm> comm_, transfer_comm_;
+  std::string label_;
+  MpiCollectives collectives_;
+  std::shared_ptr<void> segment_;
+  std::unique_ptr<HostGroup> host_group_;
+  int largest_tag_ = 32767;  // what the standard promises
+  uint64_t num_splits_ = 0;
+};
+
+std::string thread_level_name(int level) {
+  if (level == MPI_THREAD_SINGLE) return "MPI_THREAD_SINGLE";
+  if (level == MPI_THREAD_FUNNELED) return "MPI_THREAD_FUNNELED";
+  if (level == MPI_THREAD_SERIALIZED) return "MPI_THREAD_SERIALIZED";
+  return "MPI_THREAD_MULTIPLE";
+}
+
+bool mpi_is_up() {
+  int initialized = 0, finalized = 0;
+  MPI_Initialized(&initialized);
+  MPI_Finalized(&finalized);
+  return initialized && !finalized;
+}
+
+}  // namespace
+
+MpiEnvironment::MpiEnvironment() : unwinding_at_start_(std::uncaught_exceptions()) {
+  check<CommError>(!mpi_is_up(), "MPI is initialised already; a process has one MpiEnvironment");
+  int level = MPI_THREAD_SINGLE;
+  check_mpi(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &level), "MPI_Init_thread");
+  if (level < MPI_THREAD_MULTIPLE) {
+    MPI_Finalize();
+    throw CommError(text("this MPI library gives ", thread_level_name(level),
+                         " at most; MPI_THREAD_MULTIPLE is needed: use a library built with it"));
+  }
+  MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+}
+
+MpiEnvironment::~MpiEnvironment() {
+  if (!mpi_is_up()) return;
+  if (std::uncaught_exceptions() > unwinding_at_start_)
+    abort_job(1, "an error left the scope of MPI; see above, or catch it before");
+  MPI_Finalize();
+}
+
+bool started_by_mpi_launcher() {
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "MPI_LOCALRANKID"})
+    if (std::getenv(name)) return true;
+  return false;
+}
+
+std::unique_ptr<Communicator> make_mpi_world(const MpiWorldOptions& options) {
+  check<CommError>(mpi_is_up(), "make_mpi_world: MPI is not initialised; make an MpiEnvironment first");
+  int rank = 0, size = 1;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  GroupInfo info{1, "world", rank, {}};
+  for (int r = 0; r < size; ++r) info.world_ranks.push_back(r);
+  if (size == 1) return make_communicator(make_self_backend(std::move(info), host_name()));
+  auto job = std::make_shared<MpiJob>();
+  return make_communicator(
+      std::make_shared<MpiBackend>(std::move(job), options, MpiComm::duplicate_of(MPI_COMM_WORLD), std::move(info)));
+}
+
+void abort_job(int exit_code, const std::string& message) {
+  if (!mpi_is_up()) {
+    std::cerr << message + "\n" << std::flush;
+    _exit(exit_code);
+  }
+  int rank = 0;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  std::cerr << text("rank ", rank, ", host ", host_name(), ": ", message, "\n") << std::flush;
+  end_processes(exit_code);
+}
+
+}  // namespace trireme

@@ -1,0 +1,105 @@
+// What a rank's communicators are doing now: written by the communicators at the start and end of each call, read by
+// the watchdog and by whoever must explain a timeout. One board a rank, shared by the rank's communicators.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <mutex>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.h"
+
+namespace trireme {
+
+enum class OpKind : uint8_t {
+  kAllReduce, kAllGather, kReduceScatter, kBroadcast, kAllToAll, kBarrier, kSplit, kSend, kRecv
+};
+constexpr bool is_collective(OpKind kind) { return kind < OpKind::kSend; }
+std::string_view name_of(OpKind kind);
+
+// What a rank called; two ranks of a collective must agree on all of it. Trivially copyable: it travels between ranks.
+struct OpCall {
+  OpKind kind = OpKind::kBarrier;
+  DType dtype = DType::kU8;
+  ReduceOp op = ReduceOp::kSum;
+  int32_t peer = -1;  // root of a broadcast, other side of a send or receive
+  int32_t tag = 0;
+  Shape shape;        // of the caller's input
+
+  bool operator==(const OpCall& other) const = default;
+};
+// "all_reduce bf16[4096]", "broadcast f32[3] from rank 1", "recv f32[8] from rank 2, tag 5".
+std::ostream& operator<<(std::ostream& out, const OpCall& call);
+
+// A communicator as the board knows it. All its ranks compute the same id.
+struct GroupInfo {
+  uint64_t id = 0;
+  std::string name;
+  int rank = 0;
+  std::vector<int> world_ranks;  // of its ranks, in order
+};
+// The id of the communicator that the split_index-th split of `parent` forms of the ranks with `color`.
+uint64_t child_group_id(uint64_t parent, uint64_t split_index, int color);
+
+// How far a rank is with one communicator, and what it was last doing.
+struct RankReport {
+  int64_t num_entered = 0;  // collectives of the communicator that it entered
+  int64_t step = -1;        // training step, or -1
+  std::string activity;     // what it said it was doing, or ""
+  std::string waiting_in;   // the call it has been in for longest, with its communicator, or ""
+};
+
+class OpBoard {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  // A call under way.
+  struct InFlight {
+    uint64_t ticket = 0;
+    OpCall call;
+    Clock::time_point since;
+    GroupInfo group;
+    int64_t sequence = 0;  // of collectives: the how-manieth of its communicator, from 1
+  };
+
+  // Communicators: registration, and the start and end of each call.
+  int add_group(GroupInfo group);
+  void remove_group(int slot);
+  uint64_t begin(int slot, const OpCall& call);
+  void end(uint64_t ticket);
+
+  // The rank says what it is doing.
+  void set_activity(std::string activity);
+  void set_step(int64_t step);
+
+  // Calls under way, oldest first.
+  std::vector<InFlight> in_flight() const;
+  int64_t num_entered(uint64_t group_id) const;
+  int64_t step() const;
+  RankReport report(uint64_t group_id) const;
+
+ private:
+  struct Group {
+    GroupInfo info;
+    int64_t num_entered = 0;
+    bool live = false;
+  };
+  struct Entry {
+    uint64_t ticket;
+    int slot;
+    OpCall call;
+    Clock::time_point since;
+    int64_t sequence;
+  };
+
+  mutable std::mutex mutex_;
+  std::vector<Group> groups_;
+  std::vector<Entry> entries_;
+  uint64_t next_ticket_ = 1;
+  std::string activity_;
+  int64_t step_ = -1;
+};
+
+}  // namespace trireme

@@ -1,0 +1,66 @@
+#include "comm/reduce.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "comm_values.h"
+
+namespace trireme {
+namespace {
+
+using testing::expect_same_bits;
+using testing::values;
+
+TEST(Reduce, MatchesTheSequentialSumForAnyNumberOfParts) {
+  for (DType dtype : {DType::kF32, DType::kBF16, DType::kF16, DType::kI32, DType::kI64})
+    for (ReduceOp op : {ReduceOp::kSum, ReduceOp::kMax, ReduceOp::kMin})
+      for (int num_parts : {1, 2, 3, 5, 8})
+        for (int64_t n : {1, 15, 16, 17, 1023, 1024, 1025, 3001}) {
+          std::vector<Tensor> tensors;
+          std::vector<const void*> parts;
+          for (int r = 0; r < num_parts; ++r) parts.push_back(tensors.emplace_back(values(dtype, n, 4, r)).raw());
+          const Tensor second = zeros({n}, dtype);
+          // The result may replace any of the parts.
+          const Tensor& out = tensors[num_parts / 2];
+          reduce_in_rank_order(parts, out.raw(), second.raw(), n, dtype, op);
+          const Tensor expected = testing::reduced(dtype, n, 4, num_parts, op);
+          expect_same_bits(out, expected, text(dtype, " x ", num_parts, " x ", n));
+          expect_same_bits(second, expected, "second output");
+        }
+}
+
+// The conversions inside must be those of tensor/dtype.h for every bit pattern, so that backends agree.
+TEST(Reduce, KeepsEvery16BitValueAndRoundsSumsOnce) {
+  for (DType dtype : {DType::kBF16, DType::kF16}) {
+    const Tensor all = empty({65536}, dtype), step = empty({65536}, dtype), out = empty({65536}, dtype);
+    auto* bits = static_cast<uint16_t*>(all.raw());
+    auto* steps = static_cast<uint16_t*>(step.raw());
+    for (int i = 0; i < 65536; ++i) {
+      bits[i] = static_cast<uint16_t>(i);
+      steps[i] = static_cast<uint16_t>(i * 40503u + 7);  // another permutation of all values
+    }
+    const void* parts[] = {all.raw(), step.raw()};
+    reduce_in_rank_order(parts, out.raw(), nullptr, 65536, dtype, ReduceOp::kSum);
+    for (int i = 0; i < 65536; ++i) {
+      const bool bf = dtype == DType::kBF16;
+      const float sum = bf ? to_f32(BF16{bits[i]}) + to_f32(BF16{steps[i]}) : to_f32(F16{bits[i]}) + to_f32(F16{steps[i]});
+      const uint16_t expected = bf ? to_bf16(sum).bits : to_f16(sum).bits, got = static_cast<uint16_t*>(out.raw())[i];
+      if (std::isnan(sum))
+        ASSERT_TRUE(std::isnan(bf ? to_f32(BF16{got}) : to_f32(F16{got}))) << dtype << " " << i;
+      else
+        ASSERT_EQ(got, expected) << dtype << " " << i;
+    }
+  }
+}
+
+TEST(Reduce, RefusesBytes) {
+  uint8_t byte = 1;
+  const void* parts[] = {&byte};
+  EXPECT_THROW(reduce_in_rank_order(parts, &byte, nullptr, 1, DType::kU8, ReduceOp::kSum), ShapeError);
+}
+
+}  // namespace
+}  // namespace trireme
