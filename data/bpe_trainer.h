@@ -18,7 +18,7 @@ struct BpeTraining {
   int64_t min_frequency = 2;  // pairs that occur less often are not merged
   bool add_prefix_space = false;
   // Called now and then, and once at the end, with the vocabulary's size so far.
-  std::function<void(int32_t done, int32_t vocab_size)> progress;
+  std::function<void(int32_t done, int32_t vocab_size)> progress = nullptr;
 };
 
 // Counts the words into which GPT-2's pattern cuts the texts, and repeatedly merges the pair that occurs most often; of

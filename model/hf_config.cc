@@ -90,7 +90,7 @@ RopeScaling read_rope_scaling(const JsonObject& o) {
     s.factor = o.number("factor", 1, 1e6);
     s.low_freq_factor = o.number("low_freq_factor", 1e-6, 1e6);
     s.high_freq_factor = o.number("high_freq_factor", 1e-6, 1e6);
-    s.original_max_position_embeddings = o.integer("original_max_position_embeddings", 1, kMaxPositions);
+    s.original_max_positions = o.integer("original_max_position_embeddings", 1, kMaxPositions);
   } else {
     o.fail(key, text("is \"", kind, "\"; llama supports default, linear, llama3"));
   }
@@ -322,7 +322,7 @@ json::object ModelConfig::to_json() const {
       if (llama3) {
         s["low_freq_factor"] = rope_scaling.low_freq_factor;
         s["high_freq_factor"] = rope_scaling.high_freq_factor;
-        s["original_max_position_embeddings"] = rope_scaling.original_max_position_embeddings;
+        s["original_max_position_embeddings"] = rope_scaling.original_max_positions;
       }
     }
     o["attention_dropout"] = attn_dropout;

@@ -12,22 +12,9 @@
 
 #include "base/error.h"
 #include "tensor/dtype.h"
+#include "tensor/ops/rope.h"
 
 namespace trireme {
-
-// How rotary positions are stretched beyond the length of pretraining.
-struct RopeScaling {
-  enum class Kind : uint8_t {
-    kNone,
-    kLinear,  // positions / factor (Chen et al. 2023, arXiv:2306.15595)
-    kLlama3,  // by wavelength: long ones / factor, short ones kept, a ramp between (Llama 3.1, arXiv:2407.21783)
-  };
-  Kind kind = Kind::kNone;
-  double factor = 1;
-  double low_freq_factor = 1, high_freq_factor = 4;    // kLlama3: original length / wavelength where the ramp ends
-  int64_t original_max_position_embeddings = 8192;     // kLlama3
-  bool operator==(const RopeScaling&) const = default;
-};
 
 // What becomes of a key that no part of ModelConfig reads.
 enum class UnknownKeys : uint8_t {

@@ -15,8 +15,8 @@ void check_counts(int layers, int pieces) {
                      " layers cannot be cut into pipeline stages; between 1 and ", kMaxLayers, " layers can");
   check<ConfigError>(pieces >= 1, "parallel.pipeline cuts the model into ", pieces, " pieces; use 1 or more");
   check<ConfigError>(pieces <= layers, "parallel.pipeline cuts the model into ", pieces,
-                     " pieces (stages times chunks), but it has only ", layers, " layers; use at most ", layers,
-                     " pieces");
+                     " pieces (stages times chunks), but it has only ", layers, " layers; use at most ",
+                     layers, " pieces");
 }
 
 void check_costs(int layers, const LayerCosts& costs) {
@@ -40,9 +40,9 @@ std::vector<LayerRange> partition_layers(int layers, int pieces, const LayerCost
            (piece == pieces - 1 ? costs.last_piece : 0);
   };
   const double impossible = std::numeric_limits<double>::infinity();
-  // The least maximum first, then the least squares among the cuts that keep to it: the best cut for the two together is
-  // not made of best cuts of its parts, while each of the two alone is.
-  // best[piece][begin]: score of the layers from `begin` on, cut into the pieces from `piece` on.
+  // The least maximum first, then the least squares among the cuts that keep to it: the best cut for the two
+  // together is not made of best cuts of its parts, while each of the two alone is. best[piece][begin]: score
+  // of the layers from `begin` on, cut into the pieces from `piece` on.
   const auto solve = [&](double limit, std::vector<std::vector<int>>* ends) {
     std::vector<std::vector<double>> best(pieces + 1, std::vector<double>(layers + 1, impossible));
     best[pieces][layers] = 0;
@@ -79,14 +79,15 @@ std::vector<LayerRange> partition_layers(int layers, int pieces, const LayerCost
 
 std::vector<LayerRange> partition_layers(int layers, int pieces, const std::vector<int>& layers_per_piece) {
   check_counts(layers, pieces);
-  check<ConfigError>(layers_per_piece.size() == static_cast<size_t>(pieces), "parallel.layers_per_stage lists ",
-                     layers_per_piece.size(), " counts for ", pieces,
+  check<ConfigError>(layers_per_piece.size() == static_cast<size_t>(pieces),
+                     "parallel.layers_per_stage lists ", layers_per_piece.size(), " counts for ", pieces,
                      " pieces (stages times chunks); list one for each");
   int64_t sum = 0;
   std::vector<LayerRange> result;
   for (size_t i = 0; i < layers_per_piece.size(); ++i) {
     const int count = layers_per_piece[i];
-    check<ConfigError>(count >= 1, "parallel.layers_per_stage[", i, "]=", count, "; each piece needs at least 1 layer");
+    check<ConfigError>(count >= 1, "parallel.layers_per_stage[", i, "]=", count,
+                       "; each piece needs at least 1 layer");
     result.push_back({static_cast<int>(std::min<int64_t>(sum, layers)), 0});
     sum += count;
     result.back().end = static_cast<int>(std::min<int64_t>(sum, layers));

@@ -28,7 +28,8 @@ StageActions gpipe_stage(const ScheduleShape& shape, int) {
   return b.take();
 }
 
-// As many forwards first as it takes for the first gradient to come back; then a forward and a backward in turn.
+// As many forwards first as it takes for the first gradient to come back; then a forward and a backward in
+// turn.
 StageActions one_f_one_b_stage(const ScheduleShape& shape, int stage) {
   StageBuilder b(shape.micro_batches);
   const int warmup = std::min(shape.stages - stage - 1, shape.micro_batches);
@@ -40,8 +41,9 @@ StageActions one_f_one_b_stage(const ScheduleShape& shape, int stage) {
   return b.take();
 }
 
-// The order of 1f1b. Stage s puts its weight gradients off by s micro-batches: the gradients of inputs then reach the
-// early stages sooner by what was put off, and the work put off fills the end, where the late stages would be idle.
+// The order of 1f1b. Stage s puts its weight gradients off by s micro-batches: the gradients of inputs then
+// reach the early stages sooner by what was put off, and the work put off fills the end, where the late
+// stages would be idle.
 StageActions zb_h1_stage(const ScheduleShape& shape, int stage) {
   StageBuilder b(shape.micro_batches);
   const int warmup = std::min(shape.stages - stage - 1, shape.micro_batches);
@@ -56,8 +58,9 @@ StageActions zb_h1_stage(const ScheduleShape& shape, int stage) {
   return b.take();
 }
 
-// The k-th of the (micro-batch, chunk) pairs, in groups of `stages` micro-batches: all of a group through chunk 0, then
-// through chunk 1, and so on, then the next group. A stage that has sent a group on gets it back for its next chunk.
+// The k-th of the (micro-batch, chunk) pairs, in groups of `stages` micro-batches: all of a group through
+// chunk 0, then through chunk 1, and so on, then the next group. A stage that has sent a group on gets it
+// back for its next chunk.
 struct Turn {
   int micro_batch, chunk;
 };
@@ -67,9 +70,9 @@ Turn interleaved_turn(const ScheduleShape& shape, int k) {
   return {k / group_turns * shape.stages + in_group % shape.stages, in_group / shape.stages};
 }
 
-// The last group is filled up to whole, and what the filling would do is then left out. Leaving out a micro-batch cannot
-// make others wait, since micro-batches depend on each other by their order on a stage alone; so that the order stays
-// free of deadlock, and no later, for any number of micro-batches.
+// The last group is filled up to whole, and what the filling would do is then left out. Leaving out a
+// micro-batch cannot make others wait, since micro-batches depend on each other by their order on a stage
+// alone; so that the order stays free of deadlock, and no later, for any number of micro-batches.
 int interleaved_turns(const ScheduleShape& shape) {
   const int groups = (shape.micro_batches + shape.stages - 1) / shape.stages;
   return groups * shape.stages * shape.chunks;
@@ -115,10 +118,11 @@ constexpr Generator kGenerators[] = {
 };
 
 void check_shape(const ScheduleShape& shape) {
-  check<ConfigError>(shape.stages >= 1 && shape.micro_batches >= 1 && shape.chunks >= 1,
-                     "pipeline of ", shape.stages, " stages, ", shape.micro_batches, " micro-batches and ",
-                     shape.chunks, " chunks a stage; each must be at least 1");
-  // Divisions, so that nothing overflows. The last group of interleaved is counted whole, and backward in two parts.
+  check<ConfigError>(shape.stages >= 1 && shape.micro_batches >= 1 && shape.chunks >= 1, "pipeline of ",
+                     shape.stages, " stages, ", shape.micro_batches, " micro-batches and ", shape.chunks,
+                     " chunks a stage; each must be at least 1");
+  // Divisions, so that nothing overflows. The last group of interleaved is counted whole, and backward in two
+  // parts.
   const int64_t rounded = static_cast<int64_t>(shape.micro_batches) + shape.stages;
   check<ConfigError>(3 * rounded <= kMaxActions / shape.stages / shape.chunks, "pipeline of ", shape.stages,
                      " stages, ", shape.micro_batches, " micro-batches and ", shape.chunks,

@@ -31,11 +31,12 @@ class ActionTable {
 };
 
 bool inside(const ScheduleShape& shape, const Action& a) {
-  return a.micro_batch >= 0 && a.micro_batch < shape.micro_batches && a.chunk >= 0 && a.chunk < shape.chunks &&
-         static_cast<int>(a.pass) < kPasses;
+  return a.micro_batch >= 0 && a.micro_batch < shape.micro_batches && a.chunk >= 0 &&
+         a.chunk < shape.chunks && static_cast<int>(a.pass) < kPasses;
 }
 
-// What each stage does on its own: every action inside the shape, once, and after those of its own that it builds on.
+// What each stage does on its own: every action inside the shape, once, and after those of its own that it
+// builds on.
 void validate_stages(const Schedule& schedule) {
   const ScheduleShape& shape = schedule.shape;
   const auto fail = [&](int stage, const auto&... message) {
@@ -52,8 +53,9 @@ void validate_stages(const Schedule& schedule) {
     for (size_t i = 0; i < actions.size(); ++i) {
       const Action& a = actions[i];
       if (!inside(shape, a))
-        fail(s, "action ", i, " is ", pass_name(a.pass), " of micro-batch ", a.micro_batch, ", chunk ", a.chunk,
-             "; there are ", shape.micro_batches, " micro-batches and ", shape.chunks, " chunks, counted from 0");
+        fail(s, "action ", i, " is ", pass_name(a.pass), " of micro-batch ", a.micro_batch, ", chunk ",
+             a.chunk, "; there are ", shape.micro_batches, " micro-batches and ", shape.chunks,
+             " chunks, counted from 0");
       int& seen = position.at(s, a);
       if (seen >= 0) fail(s, describe(shape, a), " stands twice, as action ", seen, " and ", i);
       seen = static_cast<int>(i);
@@ -91,7 +93,8 @@ void validate_stages(const Schedule& schedule) {
   }
 }
 
-// The pass by which stage `from` of a message produces it. A backward may be whole or in two parts, so ask the table.
+// The pass by which stage `from` of a message produces it. A backward may be whole or in two parts, so ask
+// the table.
 double produced_at(ActionTable<double>& ended, const Message& m) {
   if (m.payload == Payload::kActivation)
     return ended.at(m.from_stage, m.from_chunk, m.micro_batch, Pass::kForward);
@@ -108,22 +111,24 @@ double produced_at(ActionTable<double>& ended, const Message& m) {
     if (next[s] == schedule.stages[s].size()) continue;
     const Action& a = schedule.stages[s][next[s]];
     const Message m = *needs(schedule.shape, s, a);
-    waits += text("; stage ", s, " waits at ", describe(schedule.shape, a), " (its action ", next[s], ") for the ",
-                  m.payload == Payload::kActivation ? "activation" : "gradient", " from stage ", m.from_stage);
+    waits +=
+        text("; stage ", s, " waits at ", describe(schedule.shape, a), " (its action ", next[s], ") for the ",
+             m.payload == Payload::kActivation ? "activation" : "gradient", " from stage ", m.from_stage);
     if (schedule.shape.chunks > 1) waits += text(", chunk ", m.from_chunk);
   }
   throw ScheduleError(
       text("schedule ", schedule.name, " deadlocks after ", done, " of ", total, " actions", waits));
 }
 
-// Calls run(stage, action, time at which what the action needs was produced) in an order in which all are produced.
-// REQUIRES: validate_stages passed.
+// Calls run(stage, action, time at which what the action needs was produced) in an order in which all are
+// produced. REQUIRES: validate_stages passed.
 template <class Run>
 void run_in_order(const Schedule& schedule, Run run) {
   const ScheduleShape& shape = schedule.shape;
   ActionTable<double> ended(shape, kNotYet);
   std::vector<size_t> next(shape.stages, 0);
-  // A stage runs until it must wait; the action that produces what it waits for then puts it in the queue again.
+  // A stage runs until it must wait; the action that produces what it waits for then puts it in the queue
+  // again.
   std::vector<int> runnable;
   for (int s = shape.stages - 1; s >= 0; --s) runnable.push_back(s);
   while (!runnable.empty()) {
@@ -162,7 +167,8 @@ void check_costs(const ScheduleShape& shape, const PassCosts& costs) {
   check<ConfigError>(all_good, "costs of a simulated pipeline must be finite and not negative");
   const size_t scales = costs.virtual_stage_scale.size();
   check<ConfigError>(scales == 0 || scales == static_cast<size_t>(num_virtual_stages(shape)), scales,
-                     " cost factors for ", num_virtual_stages(shape), " virtual stages; give one for each, or none");
+                     " cost factors for ", num_virtual_stages(shape),
+                     " virtual stages; give one for each, or none");
 }
 
 // The most intervals that are open at one time, an end at a time counted before a start at the same time.
@@ -173,10 +179,12 @@ int most_at_once(std::vector<std::pair<double, int>>& changes) {
   return most;
 }
 
-// Pairs of one stage, alive from the start of their forward to the end of their last backward: counted in the order of
-// the actions, which is that of their times. Evaluation holds nothing beyond the forward itself.
+// Pairs of one stage, alive from the start of their forward to the end of their last backward: counted in the
+// order of the actions, which is that of their times. Evaluation holds nothing beyond the forward itself.
 int peak_live(const ScheduleShape& shape, const std::vector<TimedAction>& actions) {
-  const auto pair = [&](const Action& a) { return static_cast<size_t>(a.chunk) * shape.micro_batches + a.micro_batch; };
+  const auto pair = [&](const Action& a) {
+    return static_cast<size_t>(a.chunk) * shape.micro_batches + a.micro_batch;
+  };
   const size_t num_pairs = static_cast<size_t>(shape.chunks) * shape.micro_batches;
   std::vector<int> backwards_left(num_pairs, 0);
   std::vector<char> alive(num_pairs, false);
@@ -235,9 +243,8 @@ Simulation simulate(const Schedule& schedule, const PassCosts& costs) {
   run_in_order(schedule, [&](int s, const Action& a, const std::optional<Message>& need, double produced) {
     const double arrived = need && !need->local() ? produced + costs.send : produced;
     const double start = std::max(stage_free[s], arrived);
-    const double scale = costs.virtual_stage_scale.empty()
-                             ? 1.0
-                             : costs.virtual_stage_scale[virtual_stage(shape, s, a.chunk)];
+    const double scale =
+        costs.virtual_stage_scale.empty() ? 1.0 : costs.virtual_stage_scale[virtual_stage(shape, s, a.chunk)];
     const double end = start + scale * cost_of(costs, a.pass);
     timed.push_back({s, a, start, end});
     return stage_free[s] = end;
@@ -252,9 +259,11 @@ Simulation summarize(const ScheduleShape& shape, const std::vector<TimedAction>&
   double first = std::numeric_limits<double>::infinity(), last = -first;
   for (const TimedAction& t : actions) {
     check<ScheduleError>(t.stage >= 0 && t.stage < shape.stages && inside(shape, t.action), "timed action ",
-                         describe(shape, t.action), " on stage ", t.stage, " is outside the schedule's shape");
+                         describe(shape, t.action), " on stage ", t.stage,
+                         " is outside the schedule's shape");
     check<ScheduleError>(std::isfinite(t.start) && std::isfinite(t.end) && t.end >= t.start, "timed action ",
-                         describe(shape, t.action), " on stage ", t.stage, " runs from ", t.start, " to ", t.end);
+                         describe(shape, t.action), " on stage ", t.stage, " runs from ", t.start, " to ",
+                         t.end);
     result.stages[t.stage].push_back(t);
     result.summaries[t.stage].busy += t.end - t.start;
     first = std::min(first, t.start);

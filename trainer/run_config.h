@@ -14,16 +14,15 @@
 #include <string_view>
 #include <vector>
 
-#include "tensor/dtype.h"
+#include "data/sample_source.h"
+#include "model/transformer.h"
 #include "trainer/config_fields.h"
 
 namespace trireme {
 
 enum class DeviceChoice : uint8_t { kAuto, kCpu, kCuda };
 enum class ResumeMode : uint8_t { kAuto, kNever, kMust };
-enum class Packing : uint8_t { kDocuments, kStream };
 enum class LearningRateKind : uint8_t { kConstant, kLinear, kCosine, kWarmupStableDecay };
-enum class RecomputeMode : uint8_t { kNone, kSelective, kFull };
 enum class RunMetric : uint8_t { kValidationLoss, kTrainLoss };
 enum class CommBackend : uint8_t { kAuto, kMpi, kSelf };
 enum class ProgressStyle : uint8_t { kAuto, kBar, kPlain, kNone };
@@ -84,7 +83,7 @@ struct TrainSection {
   int64_t global_batch = 32;
   int64_t micro_batch = 1;
   DType dtype = DType::kF32;
-  RecomputeMode recompute = RecomputeMode::kNone;
+  Recompute recompute = Recompute::kNone;
   std::string optimizer = "adamw";
   double learning_rate = 3e-4;
   double min_learning_rate = 0;

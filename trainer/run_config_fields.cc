@@ -37,7 +37,7 @@ void DataSection::describe(FieldList& list) {
   list.add("sequence_length", sequence_length, "of a sample").at_least(1).at_most(1 << 20).unit("tokens");
   list.choice<Packing>("packing", packing, {{"documents", Packing::kDocuments}, {"stream", Packing::kStream}},
                        "documents: no attention across the documents of a sample; stream: one text after another");
-  list.add("reset_positions", reset_positions, "positions start at 0 in each document of a sample");
+  list.add("reset_positions", reset_positions, "packing documents: positions start at 0 in each document of a sample");
   list.add("shuffle", shuffle, "a new order of samples each epoch; false: the file's order");
   list.add("validation_samples", validation_samples, "samples of an evaluation; 0: all").at_least(0).unit("samples");
 }
@@ -52,10 +52,10 @@ void TrainSection::describe(FieldList& list) {
   list.add("micro_batch", micro_batch, "of one forward on one data rank").at_least(1).at_most(1 << 20).unit("sequences");
   list.choice<DType>("dtype", dtype, {{"f32", DType::kF32}, {"bf16", DType::kBF16}},
                      "of weights and activations; gradients, sums and optimizer state are f32");
-  list.choice<RecomputeMode>("recompute", recompute,
-                             {{"none", RecomputeMode::kNone},
-                              {"selective", RecomputeMode::kSelective},
-                              {"full", RecomputeMode::kFull}},
+  list.choice<Recompute>("recompute", recompute,
+                             {{"none", Recompute::kNone},
+                              {"selective", Recompute::kSelective},
+                              {"full", Recompute::kFull}},
                              "forward again in backward to save memory; selective: each MLP; full: each block");
   list.choice<std::string>("optimizer", optimizer, {{"adamw", "adamw"}, {"sgd", "sgd"}},
                              "adamw: arXiv:1711.05101; sgd: with momentum");
@@ -69,7 +69,7 @@ void TrainSection::describe(FieldList& list) {
                                 "of the learning rate after warmup; wsd: constant, then linear decay at the end");
   list.add("warmup_steps", warmup_steps, "linear from 0 to learning_rate").at_least(0).at_most(kManySteps).unit("steps");
   list.add("decay_steps", decay_steps,
-           "linear, cosine: the step at which decay ends, 0: the last; wsd: length of the decay, 0: a tenth of the run")
+           "length of the decay; 0: linear, cosine: from warmup to the end; wsd: the last tenth of the run")
       .at_least(0).at_most(kManySteps).unit("steps");
   list.add("betas", betas, "adamw: decay of both moments").at_least(0).below(1);
   list.add("eps", eps, "adamw: added to the root of the second moment").above(0).at_most(1);
@@ -112,7 +112,7 @@ void CheckpointSection::describe(FieldList& list) {
   list.section("checkpoint", "what is saved, and when");
   list.add("every_steps", every_steps, "0: not by steps").at_least(0).at_most(kManySteps).unit("steps");
   list.add("every_minutes", every_minutes, "0: not by time").at_least(0).at_most(1e6).unit("minutes");
-  list.add("keep_last", keep_last, "older ones are removed once a later one is complete").at_least(1).at_most(1e6);
+  list.add("keep_last", keep_last, "older ones are removed once a later one is complete; 0: keep all").at_least(0).at_most(1e6);
   list.add("keep_best", keep_best, "never remove the best one");
   list.choice<RunMetric>("best_metric", best_metric, kMetrics, "the lowest is the best");
   list.add("async", async, "write while training goes on");

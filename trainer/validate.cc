@@ -131,17 +131,18 @@ void check_learning_rate(const TrainSection& t, RunPlan& plan) {
           " with train.schedule=constant, which does not decay; use 0 or another schedule");
   if (!plan.total_steps) return;
   const int64_t total = *plan.total_steps;
-  require(t.warmup_steps <= total, "train.warmup_steps=", t.warmup_steps, " is above the run's ", total, " steps");
+  if (t.warmup_steps > total)
+    plan.warnings.push_back(text("train.warmup_steps=", t.warmup_steps, " is above the run's ", total,
+                                 " steps; the learning rate never reaches its peak"));
   if (constant) return;
-  if (t.schedule == LearningRateKind::kWarmupStableDecay) {
-    plan.decay_steps = t.decay_steps > 0 ? t.decay_steps : std::min(std::max<int64_t>(1, total / 10), total - t.warmup_steps);
-    require(t.warmup_steps <= total - plan.decay_steps, "train.warmup_steps=", t.warmup_steps, " + train.decay_steps=",
-            plan.decay_steps, " is above the run's ", total, " steps");
-  } else {
-    plan.decay_steps = t.decay_steps > 0 ? t.decay_steps : total;
-    require(t.warmup_steps <= plan.decay_steps, "train.warmup_steps=", t.warmup_steps, " is above train.decay_steps=",
-            plan.decay_steps, ", the step at which decay ends");
-  }
+  const int64_t after_warmup = std::max<int64_t>(0, total - t.warmup_steps);
+  plan.decay_steps = t.decay_steps > 0 ? t.decay_steps
+                     : t.schedule == LearningRateKind::kWarmupStableDecay
+                         ? std::min(std::max<int64_t>(1, total / 10), after_warmup)
+                         : after_warmup;
+  if (plan.decay_steps > after_warmup)
+    plan.warnings.push_back(text("train.warmup_steps=", t.warmup_steps, " + train.decay_steps=", plan.decay_steps,
+                                 " is above the run's ", total, " steps; the learning rate never reaches its minimum"));
 }
 
 // Options that would be ignored are refused.
@@ -177,16 +178,6 @@ void check_metrics(const RunConfig& config, RunPlan& plan) {
     plan.warnings.push_back("checkpoint: nothing is ever saved; give every_steps, every_minutes or save_at_end");
 }
 
-bool exists_or_starts_files(const std::filesystem::path& path) {
-  std::error_code ignored;
-  if (std::filesystem::exists(path, ignored)) return true;
-  const std::string start = path.filename().string() + ".";
-  const auto folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
-  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored))
-    if (entry.path().filename().string().starts_with(start)) return true;
-  return false;
-}
-
 }  // namespace
 
 RunPlan validate(const RunConfig& config, const ModelConfig& model, const RunEnvironment& environment) {
@@ -207,7 +198,8 @@ RunPlan validate(const RunConfig& config, const ModelConfig& model, const RunEnv
 
 void check_paths(const RunConfig& config) {
   const auto need = [&](const char* field, const std::string& path) {
-    require(exists_or_starts_files(path), config.source, ": ", field, "=", path, " is not there; check the path (relative to ",
+    std::error_code ignored;
+    require(std::filesystem::exists(path, ignored), config.source, ": ", field, "=", path, " is not there; check the path (relative to ",
             std::filesystem::current_path().string(), ")");
   };
   if (!config.model.from.empty()) need("model.from", config.model.from);
@@ -217,14 +209,15 @@ void check_paths(const RunConfig& config) {
 }
 
 void check_vocabulary(const RunConfig& config, const ModelConfig& model, std::optional<int64_t> tokenizer_size,
-                      std::optional<int64_t> largest_data_id) {
+                      std::optional<int64_t> data_vocabulary) {
   if (tokenizer_size)
     require(*tokenizer_size <= model.vocab_size, "tokenizer.path=", config.tokenizer.path, " has ", *tokenizer_size,
             " tokens, model.vocab_size=", model.vocab_size, "; use model.vocab_size=", *tokenizer_size,
             " or the model's own tokenizer");
-  if (largest_data_id)
-    require(*largest_data_id < model.vocab_size, "data: token id ", *largest_data_id, " is not below model.vocab_size=",
-            model.vocab_size, "; prepare the data with the model's own tokenizer");
+  if (data_vocabulary)
+    require(*data_vocabulary <= model.vocab_size, "data.train is of a vocabulary of ", *data_vocabulary,
+            " tokens, model.vocab_size=", model.vocab_size, "; use model.vocab_size=", *data_vocabulary,
+            " or prepare the data with the model's own tokenizer");
 }
 
 std::string describe_plan(const RunConfig& config, const RunPlan& plan) {

@@ -24,9 +24,9 @@ struct RunPlan {
   int data_ranks = 1;                 // parallel.data, resolved
   int64_t micro_batches = 1;          // of one step on one data rank
   int64_t tokens_per_step = 0;        // over all ranks: global_batch * sequence_length
-  int64_t tokens_per_micro_batch = 0;
+  int64_t tokens_per_micro_batch = 0;  // of one forward on one data rank
   std::optional<int64_t> total_steps;  // empty while epochs are asked for and samples_per_epoch is unknown
-  int64_t decay_steps = 0;            // train.decay_steps with its 0 resolved; 0 while total_steps is unknown
+  int64_t decay_steps = 0;             // train.decay_steps with its 0 resolved; 0 while total_steps is unknown
   std::vector<int> layers_per_stage;  // one for each of pipeline * chunks virtual stages
   std::vector<std::string> warnings;  // allowed, but likely not meant; one line each
 };
@@ -35,14 +35,13 @@ struct RunPlan {
 // divisor of 32 or give parallel.layers_per_stage".
 RunPlan validate(const RunConfig& config, const ModelConfig& model, const RunEnvironment& environment);
 
-// Throws ConfigError naming the field and the path if model.from, tokenizer.path or a data file is not there. A data path is
-// one that exists, or the common start of files PATH.* that do.
+// Throws ConfigError naming the field and the path if model.from, tokenizer.path or a data file is not there.
 void check_paths(const RunConfig& config);
 
-// The tokenizer's ids, and the data's largest id if known, must be below model.vocab_size. Throws ConfigError naming
-// both numbers. A larger model vocabulary is fine: its last rows are never seen.
+// Neither the tokenizer's vocabulary nor that of the prepared data (TokenFile::vocabulary()) may be larger than the
+// model's. Throws ConfigError naming both numbers. A larger model vocabulary is fine: its last rows are never seen.
 void check_vocabulary(const RunConfig& config, const ModelConfig& model, std::optional<int64_t> tokenizer_size,
-                      std::optional<int64_t> largest_data_id = std::nullopt);
+                      std::optional<int64_t> data_vocabulary);
 
 // A few lines for people: layout, batch and steps. Printed by --dry-run and at the start of a run.
 std::string describe_plan(const RunConfig& config, const RunPlan& plan);

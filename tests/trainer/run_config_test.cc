@@ -90,7 +90,7 @@ sample: {prompts: "Once upon"}
   EXPECT_EQ(c.train.betas[0], 0.8);
   EXPECT_EQ(c.train.betas[1], 0.99);
   EXPECT_EQ(c.train.dtype, DType::kBF16);
-  EXPECT_EQ(c.train.recompute, RecomputeMode::kSelective);
+  EXPECT_EQ(c.train.recompute, Recompute::kSelective);
   EXPECT_EQ(c.train.schedule, LearningRateKind::kWarmupStableDecay);
   EXPECT_EQ(c.train.learning_rate, 1e-3);
   EXPECT_EQ(c.train.early_stopping.metric, RunMetric::kTrainLoss);

@@ -1,0 +1,188 @@
+#include "inference/engine.h"
+
+#include <algorithm>
+
+namespace trireme {
+
+struct Engine::Sequence {
+  size_t index = 0;
+  Generation* result = nullptr;
+  std::vector<int32_t> tokens;  // prompt and output
+  int64_t cached = 0;           // tokens whose keys and values are in the cache
+  int64_t limit = 0;            // tokens it may become
+  std::vector<int32_t> blocks;
+  bool done = false;
+};
+
+namespace {
+
+constexpr int64_t kMostCachedTokens = int64_t{1} << 18;
+
+int64_t num_blocks(const ShardedModel& model, const EngineOptions& o) {
+  check<ConfigError>(o.max_sequences >= 1 && o.max_step_tokens >= 1 && o.block_size >= 1 && o.cache_tokens >= 0,
+                     "engine: max_sequences, max_step_tokens and block_size are at least 1");
+  check<ConfigError>(model.layout().chunks == 1, "generation runs one chunk of layers a rank; use parallel.chunks=1");
+  const int64_t wanted = o.cache_tokens ? o.cache_tokens
+                                        : std::min(kMostCachedTokens,
+                                                   o.max_sequences * model.config().max_position_embeddings);
+  return std::max<int64_t>(1, (wanted + o.block_size - 1) / o.block_size);
+}
+
+}  // namespace
+
+Engine::Engine(const ShardedModel& model, const EngineOptions& options)
+    : model_(model),
+      options_(options),
+      context_(model.config().max_position_embeddings),
+      cache_(model, num_blocks(model, options), options.block_size) {
+  context_ = std::min(context_, cache_.num_free() * options.block_size);
+}
+
+// Logits of the last row of each sequence, on the last stage; nothing on others.
+std::vector<std::vector<float>> Engine::forward(const std::vector<Sequence*>& batch, const std::vector<int64_t>& rows) {
+  const Mesh& mesh = model_.mesh();
+  const int64_t sequences = static_cast<int64_t>(batch.size());
+  std::vector<int32_t> ids, positions, starts{0}, lengths;
+  std::vector<int64_t> last_rows;
+  size_t most_blocks = 0;
+  for (size_t s = 0; s < batch.size(); ++s) {
+    const Sequence& q = *batch[s];
+    for (int64_t i = 0; i < rows[s]; ++i) {
+      ids.push_back(q.tokens[q.cached + i]);
+      positions.push_back(static_cast<int32_t>(q.cached + i));
+    }
+    starts.push_back(static_cast<int32_t>(ids.size()));
+    lengths.push_back(static_cast<int32_t>(q.cached));
+    last_rows.push_back(static_cast<int64_t>(ids.size()) - 1);
+    most_blocks = std::max(most_blocks, q.blocks.size());
+  }
+  const int64_t tokens = static_cast<int64_t>(ids.size());
+  std::vector<int32_t> table(batch.size() * most_blocks, 0);
+  for (size_t s = 0; s < batch.size(); ++s)
+    std::copy(batch[s]->blocks.begin(), batch[s]->blocks.end(), table.begin() + static_cast<ptrdiff_t>(s * most_blocks));
+
+  TokenBatch tokens_of;
+  tokens_of.ids = tensor_of<int32_t>(ids, {tokens});
+  tokens_of.positions = tensor_of<int32_t>(positions, {tokens});
+  tokens_of.segments.starts = tensor_of<int32_t>(starts, {sequences + 1});
+  tokens_of.segments.longest = *std::max_element(rows.begin(), rows.end());
+  CacheView view;
+  view.rows = tokens_of.segments;
+  view.lengths = tensor_of<int32_t>(lengths, {sequences});
+  view.block_table = tensor_of<int32_t>(table, {sequences, static_cast<int64_t>(most_blocks)});
+  view.block_size = cache_.block_size();
+  PassContext pass{tokens_of, Recompute::kNone, false, 0, 1, &view, &cache_.layers()};
+
+  const ModelChunk& chunk = *model_.chunks()[0];
+  Tensor x;
+  if (!mesh.first_stage()) {
+    const Tensor& like = model_.parameters().all()[0]->value;
+    x = empty(model_.activation_shape(tokens), like.dtype(), like.device());
+    mesh.pp().recv(x, mesh.pp().rank() - 1, 0).wait();
+  }
+  x = chunk.forward(x, pass, nullptr, {}, nullptr);
+  std::vector<std::vector<float>> logits;
+  if (!mesh.last_stage()) {
+    mesh.pp().send(x, mesh.pp().rank() + 1, 0).wait();
+    return logits;
+  }
+  const Tensor all = chunk.logits(x, last_rows);
+  for (int64_t s = 0; s < sequences; ++s)
+    logits.emplace_back(all.data<float>() + s * all.dim(1), all.data<float>() + (s + 1) * all.dim(1));
+  return logits;
+}
+
+void Engine::choose(const std::vector<Sequence*>& batch, const std::vector<std::vector<float>>& logits,
+                    const SamplingOptions& options, const OnToken& on_token) {
+  const Mesh& mesh = model_.mesh();
+  const int64_t n = static_cast<int64_t>(batch.size());
+  Tensor chosen = zeros({n}, DType::kI32), ends = zeros({n}, DType::kI32);
+  if (mesh.last_stage())
+    for (int64_t s = 0; s < n; ++s)
+      chosen.data<int32_t>()[s] = sample_token(logits[s], batch[s]->tokens, options, static_cast<int64_t>(batch[s]->index));
+  mesh.pp().broadcast(chosen, mesh.pp().size() - 1);
+
+  const auto& eos = model_.config().eos_token_ids;
+  auto is_end = [&](int32_t id) {
+    return !options.ignore_eos && std::find(eos.begin(), eos.end(), id) != eos.end();
+  };
+  // Only rank 0 has a reader; all follow what it says.
+  if (mesh.world().rank() == 0 && on_token)
+    for (int64_t s = 0; s < n; ++s) {
+      const int32_t id = chosen.data<int32_t>()[s];
+      if (!is_end(id)) ends.data<int32_t>()[s] = on_token(batch[s]->index, id);
+    }
+  mesh.world().broadcast(ends, 0);
+  for (int64_t s = 0; s < n; ++s) {
+    Sequence& q = *batch[s];
+    const int32_t id = chosen.data<int32_t>()[s];
+    if (is_end(id)) {
+      q.done = true;
+      q.result->reason = FinishReason::kStop;
+      continue;
+    }
+    q.tokens.push_back(id);
+    q.result->output.push_back(id);
+    q.done = ends.data<int32_t>()[s] || static_cast<int64_t>(q.tokens.size()) >= q.limit;
+    if (q.done) q.result->reason = ends.data<int32_t>()[s] ? FinishReason::kStop : FinishReason::kLength;
+  }
+}
+
+std::vector<Generation> Engine::generate(const std::vector<std::vector<int32_t>>& prompts,
+                                         const SamplingOptions& options, const OnToken& on_token) {
+  options.validate();
+  std::vector<Generation> results(prompts.size());
+  std::deque<Sequence> waiting;
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    const int64_t length = static_cast<int64_t>(prompts[i].size());
+    check<ConfigError>(length >= 1, "prompt ", i, " has no tokens; give some text");
+    check<ConfigError>(length < context_, "prompt ", i, " has ", length, " tokens, the context holds ", context_,
+                       "; shorten it");
+    for (int32_t id : prompts[i])
+      check<ConfigError>(id >= 0 && id < model_.config().vocab_size, "prompt ", i, " has token ", id,
+                         ", the vocabulary is ", model_.config().vocab_size, "; is it the model's own tokenizer?");
+    results[i].prompt = prompts[i];
+    const int64_t room = context_ - length;
+    waiting.push_back({i, &results[i], prompts[i], 0, length + std::min(options.max_tokens, room), {}, false});
+  }
+
+  std::vector<Sequence> active;
+  while (!waiting.empty() || !active.empty()) {
+    while (!waiting.empty() && static_cast<int64_t>(active.size()) < options_.max_sequences &&
+           cache_.blocks_for(waiting.front().limit) <= cache_.num_free()) {
+      active.push_back(std::move(waiting.front()));
+      waiting.pop_front();
+      active.back().blocks = cache_.take(cache_.blocks_for(active.back().limit));
+    }
+    // Those that decode take one row each; the rest of the step is for prompts.
+    std::vector<Sequence*> batch, ready;
+    std::vector<int64_t> rows;
+    std::vector<size_t> ready_rows;
+    int64_t left = options_.max_step_tokens;
+    for (bool prefill : {false, true})
+      for (Sequence& q : active) {
+        const int64_t pending = static_cast<int64_t>(q.tokens.size()) - q.cached;
+        if ((pending > 1) != prefill || left == 0) continue;
+        const int64_t now = std::min(pending, left);
+        left -= now;
+        batch.push_back(&q);
+        rows.push_back(now);
+        if (now == pending) {
+          ready.push_back(&q);
+          ready_rows.push_back(batch.size() - 1);
+        }
+      }
+    std::vector<std::vector<float>> logits = forward(batch, rows);
+    for (size_t s = 0; s < batch.size(); ++s) batch[s]->cached += rows[s];
+    std::vector<std::vector<float>> chosen_from;
+    if (!logits.empty())
+      for (size_t s : ready_rows) chosen_from.push_back(std::move(logits[s]));
+    if (!ready.empty()) choose(ready, chosen_from, options, on_token);
+    for (Sequence& q : active)
+      if (q.done) cache_.give_back(q.blocks);
+    std::erase_if(active, [](const Sequence& q) { return q.done; });
+  }
+  return results;
+}
+
+}  // namespace trireme

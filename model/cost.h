@@ -1,0 +1,26 @@
+// What a model costs, counted: parameters, operations, bytes. Numbers of the whole model.
+#pragma once
+
+#include "model/hf_config.h"
+
+namespace trireme {
+
+struct ParameterCounts {
+  int64_t embedding = 0;   // tokens and positions
+  int64_t layers = 0;      // all blocks and the last norm
+  int64_t head = 0;        // the output layer, 0 if tied
+  int64_t total() const { return embedding + layers + head; }
+};
+ParameterCounts count_parameters(const ModelConfig& config);
+
+// Floating-point operations of training one token (forward and backward, no recomputation): 6 for each weight of a
+// product, the output layer included and lookups not, and those of attention: 12 a layer for each width of a query head
+// and each key a token sees, (length + 1) / 2 of them on average under a causal mask.
+double training_flops_per_token(const ModelConfig& config, int64_t length);
+
+// Bytes of activations that one token keeps for backward in one block on one tensor rank, in a dtype of `bytes` bytes.
+// kept: what recompute leaves ("none", "selective", "full" as 0, 1, 2).
+double activation_bytes_per_token_and_layer(const ModelConfig& config, int tensor_ranks, bool sequence_parallel,
+                                            int recompute, int bytes);
+
+}  // namespace trireme

@@ -1,0 +1,10 @@
+#pragma once
+
+#include "model/transformer.h"
+
+namespace trireme {
+
+// Llama (Touvron et al. 2023, arXiv:2302.13971; grouped queries as in arXiv:2307.09288): rotary positions, RMSNorm, SwiGLU.
+const Family& llama_family();
+
+}  // namespace trireme

@@ -1,0 +1,19 @@
+// The parameters of a LayerNorm or RMSNorm: replicated over the tensor axis. Under sequence parallelism each rank
+// normalises its own rows, so the gradients are partial and are summed over the axis.
+#pragma once
+
+#include "parallel/linear.h"
+
+namespace trireme {
+
+inline Parameter* norm_parameter(const LayerContext& context, const std::string& name, int64_t dim, bool ones) {
+  Parameter p;
+  p.shape = {dim};
+  p.pieces.push_back({name, {dim}, {{0}, {dim}}, false, 0});
+  p.init.kind = ones ? Init::Kind::kOnes : Init::Kind::kZeros;
+  p.tp_replicated = true;
+  p.tp_partial_grad = context.split_rows();
+  return context.parameters.add(std::move(p));
+}
+
+}  // namespace trireme

@@ -1,0 +1,31 @@
+#include "model/output_layer.h"
+
+#include "parallel/tensor_collectives.h"
+
+namespace trireme {
+
+OutputLayer::OutputLayer(const LayerContext& context, const std::string& file_name, const ModelConfig& config,
+                         Parameter* tied)
+    : tp_(context.tp), split_rows_(context.split_rows()), split_(config.vocab_size, context.tp), weight_(tied) {
+  if (weight_) return;
+  VocabularyEmbedding layer(context, file_name, config.vocab_size, config.hidden_size, config.initializer_range);
+  weight_ = &layer.weight();
+  if (config.tie_word_embeddings) weight_->tied = weight_->tied_copy = true;
+}
+
+TokenLoss OutputLayer::loss(const Tensor& x, const PassContext& pass) const {
+  // Each rank's gradient of x covers its part of the vocabulary: both functions sum them in backward.
+  Tensor whole = split_rows_ ? gather_rows(x, tp_) : copy_to_tensor_ranks(x, tp_);
+  return vocabulary_loss(whole, weight_->value, pass.batch.labels, split_, pass.loss_scale, tp_);
+}
+
+Tensor OutputLayer::logits(const Tensor& x, const std::vector<int64_t>& rows) const {
+  Tensor whole = split_rows_ ? gather_rows(x.detach(), tp_) : x.detach();
+  const int64_t width = whole.dim(1);
+  Tensor chosen = empty({static_cast<int64_t>(rows.size()), width}, whole.dtype(), whole.device());
+  for (size_t i = 0; i < rows.size(); ++i)
+    copy(whole.rows(rows[i], rows[i] + 1), chosen.rows(static_cast<int64_t>(i), static_cast<int64_t>(i) + 1));
+  return vocabulary_logits(chosen, weight_->value, split_, tp_);
+}
+
+}  // namespace trireme

@@ -1,0 +1,25 @@
+// The vocabulary projection at a decoder's end, tied to the token embedding or of its own.
+#pragma once
+
+#include "model/transformer.h"
+
+namespace trireme {
+
+class OutputLayer {
+ public:
+  // `tied`: the embedding if the config ties them and it is on this rank; if it ties them and this is null, the layer holds
+  // the copy whose gradient is summed with the first stage's.
+  OutputLayer(const LayerContext& context, const std::string& file_name, const ModelConfig& config, Parameter* tied);
+
+  // x: the last norm's output, [T or T/n, D].
+  TokenLoss loss(const Tensor& x, const PassContext& pass) const;
+  Tensor logits(const Tensor& x, const std::vector<int64_t>& rows) const;
+
+ private:
+  Communicator& tp_;
+  bool split_rows_;
+  VocabularySplit split_;
+  Parameter* weight_;
+};
+
+}  // namespace trireme

@@ -1,0 +1,73 @@
+#include "model/transformer.h"
+
+#include "parallel/tensor_collectives.h"
+
+namespace trireme {
+
+DropoutRows PassContext::dropout_rows(double p, uint32_t layer, DropoutSite site, const Communicator& tp,
+                                      bool own_rows_only) const {
+  DropoutRows rows;
+  if (!dropout || p == 0) return rows;
+  rows.rule = {static_cast<float>(p), dropout_seed, dropout_stream(layer, site)};
+  rows.row_keys = own_rows_only ? own_rows(batch.row_keys, tp) : batch.row_keys;
+  return rows;
+}
+
+ModelChunk::ModelChunk(const LayerContext& context, const ModelConfig& config, const ChunkSpec& spec, int chunk,
+                       int first_group, Parameter* tied)
+    : spec_(spec), first_group_(first_group) {
+  const Family& family = family_of(config);
+  int group = first_group;
+  if (spec.embedding) {
+    context.parameters.set_group(group++, chunk);
+    embedding_ = family.embedding(context, config);
+    if (config.tie_word_embeddings) tied = &embedding_->token_weight();
+  }
+  blocks_ = family.blocks(context, config, spec.first_layer, spec.last_layer,
+                          [&](int) { context.parameters.set_group(group++, chunk); });
+  if (spec.head) {
+    context.parameters.set_group(group++, chunk);
+    head_ = family.head(context, config, tied);
+  }
+  num_groups_ = group - first_group;
+}
+
+Tensor ModelChunk::forward(const Tensor& x, const PassContext& pass, Tape* tape, const GroupHooks& hooks,
+                           TokenLoss* loss) const {
+  int group = first_group_;
+  // Between two groups: backward has finished the one after and enters the one before.
+  auto boundary = [&](const Tensor& h) {
+    const int before = group++, after = group;
+    if (!tape) return h;
+    return on_backward(
+        h, hooks.begins ? [begins = hooks.begins, before] { begins(before); } : std::function<void()>(),
+        hooks.done ? [done = hooks.done, after] { done(after); } : std::function<void()>());
+  };
+  Tensor h;
+  bool first = true;
+  if (embedding_) {
+    h = embedding_->forward(tape ? tape->variable(pass.batch.ids) : pass.batch.ids, pass);
+    first = false;
+  } else {
+    h = x;
+  }
+  for (const auto& block : blocks_) {
+    if (!first) h = boundary(h);
+    first = false;
+    const Block* b = block.get();
+    h = pass.recompute == Recompute::kFull
+            ? recompute([b, pass](const Tensor& in) { return b->forward(in, pass); }, h)
+            : b->forward(h, pass);
+  }
+  if (head_ && pass.batch.labels.defined()) {
+    if (!first) h = boundary(h);
+    if (tape && hooks.begins) hooks.begins(group);
+    TokenLoss result = head_->loss(h, pass);
+    if (loss) *loss = result;
+    return result.loss;
+  }
+  if (tape && hooks.begins) h = on_backward(h, [begins = hooks.begins, group] { begins(group); }, {});
+  return h;
+}
+
+}  // namespace trireme

@@ -1,0 +1,198 @@
+#include "tests/trainer/layout_harness.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <mutex>
+#include <sstream>
+
+#include "comm/threads.h"
+#include "tensor/rng.h"
+
+namespace trireme::testing {
+
+std::string describe(const Layout& l) {
+  std::ostringstream s;
+  s << "dp=" << l.dp << " tp=" << l.tp << " pp=" << l.pp << " " << l.schedule << " chunks=" << l.chunks
+    << " sequence=" << l.sequence << " zero=" << l.zero << " micro_batch=" << l.micro_batch
+    << " recompute=" << static_cast<int>(l.recompute);
+  return s.str();
+}
+
+ModelConfig tiny_gpt2(double dropout) {
+  ModelConfig c;
+  c.model_type = "gpt2";
+  c.vocab_size = 101;  // prime: padded on every split
+  c.hidden_size = 32;
+  c.num_hidden_layers = 6;
+  c.num_attention_heads = c.num_key_value_heads = 4;
+  c.head_dim = 8;
+  c.intermediate_size = 128;
+  c.max_position_embeddings = 64;
+  c.hidden_act = "gelu_new";
+  c.tie_word_embeddings = true;
+  c.attention_bias = c.mlp_bias = true;
+  c.embd_dropout = c.attn_dropout = c.resid_dropout = dropout;
+  c.initializer_range = 0.1;
+  return c;
+}
+
+ModelConfig tiny_llama() {
+  ModelConfig c = tiny_gpt2(0);
+  c.model_type = "llama";
+  c.num_attention_heads = 8;
+  c.num_key_value_heads = 4;
+  c.head_dim = 4;
+  c.intermediate_size = 88;
+  c.hidden_act = "silu";
+  c.tie_word_embeddings = false;
+  c.attention_bias = c.mlp_bias = false;
+  return c;
+}
+
+TokenBatch make_batch(const std::vector<int64_t>& samples, int64_t vocabulary) {
+  std::vector<int32_t> ids, positions, labels, starts{0};
+  std::vector<int64_t> keys;
+  for (int64_t sample : samples) {
+    const int split = 5 + static_cast<int>(sample % 11);
+    for (int i = 0; i < kSequenceLength; ++i) {
+      const auto words = philox(77, 0, static_cast<uint64_t>(sample), static_cast<uint32_t>(i));
+      ids.push_back(static_cast<int32_t>(words[0] % static_cast<uint32_t>(vocabulary)));
+      // Half of the labels follow from the token, so that there is something to learn.
+      const int64_t label = words[2] % 2 ? (ids.back() * 7 + 3) % vocabulary : words[1] % vocabulary;
+      labels.push_back(i == split - 1 || words[3] % 9 == 0 ? -100 : static_cast<int32_t>(label));
+      positions.push_back(i < split ? i : i - split);
+      keys.push_back(sample * (int64_t{1} << 20) + i);
+    }
+    starts.push_back(starts.back() + split);
+    starts.push_back(starts.back() + kSequenceLength - split);
+  }
+  const int64_t n = static_cast<int64_t>(ids.size());
+  TokenBatch b;
+  b.ids = tensor_of<int32_t>(ids, {n});
+  b.positions = tensor_of<int32_t>(positions, {n});
+  b.labels = tensor_of<int32_t>(labels, {n});
+  b.row_keys = tensor_of<int64_t>(keys, {n});
+  b.segments.starts = tensor_of<int32_t>(starts, {static_cast<int64_t>(starts.size())});
+  b.segments.longest = kSequenceLength;
+  return b;
+}
+
+namespace {
+
+std::mutex outcome_mutex;  // ranks of one process fill one outcome
+
+// Writes a rank's elements [begin, end) of one parameter, given flat in local order, to the whole tensors.
+void scatter(const Parameter& p, const std::vector<float>& flat, int64_t begin, int64_t end,
+             std::map<std::string, std::vector<float>>& whole) {
+  const int64_t columns = p.shape.rank() == 2 ? p.shape[1] : 1;
+  for (const Piece& piece : p.pieces) {
+    auto& target = whole[piece.name];
+    target.resize(piece.global.numel(), NAN);
+    for (int64_t e = begin; e < end; ++e) {
+      const int64_t row = e / columns - piece.row, column = e % columns;
+      if (row < 0 || row >= piece.rows()) continue;
+      int64_t at = piece.box.start[0] + row;
+      if (piece.global.rank() == 2)
+        at = piece.transposed ? (piece.box.start[0] + column) * piece.global[1] + piece.box.start[1] + row
+                              : (piece.box.start[0] + row) * piece.global[1] + piece.box.start[1] + column;
+      target[at] = flat[e - begin];
+    }
+  }
+}
+
+std::vector<float> floats_of(const Tensor& t) {
+  const Tensor f = t.dtype() == DType::kF32 ? t : cast(t, DType::kF32);
+  return {f.data<float>(), f.data<float>() + f.numel()};
+}
+
+}  // namespace
+
+void run_rank(Communicator& world, const ModelConfig& config, const Layout& layout, int steps, RunOutcome& outcome) {
+  MeshShape shape;
+  shape.dp = layout.dp;
+  shape.tp = layout.tp;
+  shape.pp = layout.pp;
+  Mesh mesh(world, shape);
+  ShardedModel model(config, mesh, {layout.chunks, layout.layers_per_stage, layout.sequence});
+  ParameterBuckets buckets(model.parameters(), mesh, {layout.zero, 16 << 10, layout.dtype, Device::cpu()});
+  model.initialize(11);
+  OptimizerOptions optimizer_options;
+  optimizer_options.weight_decay = 0.1;
+  optimizer_options.eps = 1e-5;  // keeps the update smooth where gradients are tiny, so that rounding stays rounding
+  Optimizer optimizer(buckets, optimizer_options);
+  TrainStepOptions options;
+  options.schedule = layout.schedule;
+  options.recompute = layout.recompute;
+  options.clip_grad_norm = 0.5;
+  options.dropout_seed = 5;
+  TrainStep train(model, buckets, optimizer, options);
+
+  auto batches_of = [&](int64_t first_sample) {
+    const int per_rank = kGlobalBatch / layout.dp;
+    std::vector<TokenBatch> batches;
+    for (int m = 0; m < per_rank / layout.micro_batch; ++m) {
+      std::vector<int64_t> samples;
+      for (int i = 0; i < layout.micro_batch; ++i)
+        samples.push_back(first_sample + mesh.dp().rank() * per_rank + m * layout.micro_batch + i);
+      batches.push_back(make_batch(samples, config.vocab_size));
+    }
+    return batches;
+  };
+  std::vector<double> losses, norms;
+  for (int step = 1; step <= steps; ++step) {
+    const StepResult r = train.run(batches_of(int64_t{step} * kGlobalBatch), 3e-3, step);
+    ASSERT_FALSE(r.skipped);
+    losses.push_back(r.loss);
+    norms.push_back(r.grad_norm);
+  }
+  const EvaluationResult evaluation = train.evaluate(batches_of(1 << 20));
+
+  std::lock_guard lock(outcome_mutex);
+  if (world.rank() == 0) {
+    outcome.losses = losses;
+    outcome.grad_norms = norms;
+    outcome.evaluation = evaluation.loss;
+  }
+  for (const Bucket& b : buckets.buckets())
+    for (const Bucket::Entry& e : b.entries) {
+      const int64_t begin = std::max(e.offset, b.shard_begin), end = std::min(e.offset + e.size, b.shard_begin + b.shard_size);
+      if (begin < end)
+        scatter(*e.parameter, floats_of(b.shard_grads.rows(begin - b.shard_begin, end - b.shard_begin)),
+                begin - e.offset, end - e.offset, outcome.gradients);
+      scatter(*e.parameter, floats_of(e.parameter->value), 0, e.size, outcome.weights);
+    }
+}
+
+RunOutcome run_threads(const ModelConfig& config, const Layout& layout, int steps) {
+  RunOutcome outcome;
+  run_ranks(layout.world(), [&](Communicator& world) { run_rank(world, config, layout, steps, outcome); });
+  return outcome;
+}
+
+void expect_same_run(const RunOutcome& got, const RunOutcome& want, double tolerance, const std::string& what) {
+  ASSERT_EQ(got.losses.size(), want.losses.size()) << what;
+  for (size_t i = 0; i < want.losses.size(); ++i) {
+    EXPECT_NEAR(got.losses[i], want.losses[i], tolerance * std::abs(want.losses[i])) << what << ", step " << i + 1;
+    EXPECT_NEAR(got.grad_norms[i], want.grad_norms[i], 10 * tolerance * want.grad_norms[i]) << what << ", step " << i + 1;
+  }
+  EXPECT_NEAR(got.evaluation, want.evaluation, tolerance * want.evaluation) << what;
+  for (auto [name, got_set, want_set] : {std::tuple("gradient", &got.gradients, &want.gradients),
+                                         std::tuple("weight", &got.weights, &want.weights)}) {
+    ASSERT_EQ(got_set->size(), want_set->size()) << what;
+    for (const auto& [tensor, values] : *want_set) {
+      const auto& other = got_set->at(tensor);
+      ASSERT_EQ(other.size(), values.size()) << tensor;
+      double largest = 0, worst = 0;
+      for (size_t i = 0; i < values.size(); ++i) {
+        largest = std::max(largest, std::abs(static_cast<double>(values[i])));
+        const double difference = std::abs(static_cast<double>(values[i]) - other[i]);
+        worst = std::isfinite(difference) ? std::max(worst, difference) : INFINITY;
+      }
+      EXPECT_LE(worst, 50 * tolerance * largest) << what << ": " << name << " of " << tensor;
+    }
+  }
+}
+
+}  // namespace trireme::testing

@@ -1,0 +1,53 @@
+// Runs a small model for some steps at any layout, as threads, and gathers what must not depend on the layout: the loss
+// of every step, and every gradient and weight under its global name.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "model/sharded_model.h"
+#include "trainer/train_step.h"
+
+namespace trireme::testing {
+
+struct Layout {
+  int dp = 1, tp = 1, pp = 1;
+  std::string schedule = "1f1b";
+  int chunks = 1;
+  std::vector<int> layers_per_stage;
+  bool sequence = false;
+  int zero = 0;
+  int micro_batch = 1;  // sequences
+  Recompute recompute = Recompute::kNone;
+  DType dtype = DType::kF32;
+  int world() const { return dp * tp * pp; }
+};
+std::string describe(const Layout& layout);
+
+struct RunOutcome {
+  std::vector<double> losses, grad_norms;
+  std::map<std::string, std::vector<float>> gradients;  // of the last step, whole tensors by global name
+  std::map<std::string, std::vector<float>> weights;    // after the last step
+  double evaluation = 0;
+};
+
+constexpr int kGlobalBatch = 8;       // sequences
+constexpr int kSequenceLength = 24;   // tokens
+
+ModelConfig tiny_gpt2(double dropout);
+ModelConfig tiny_llama();
+
+// Sequence number `sample`: two packed documents of a length that differs by sample, some labels ignored.
+TokenBatch make_batch(const std::vector<int64_t>& samples, int64_t vocabulary);
+
+// One rank's part of a run of `steps` steps; puts what it holds into `outcome` (shared by the ranks, under a lock).
+void run_rank(Communicator& world, const ModelConfig& config, const Layout& layout, int steps, RunOutcome& outcome);
+
+// All ranks as threads.
+RunOutcome run_threads(const ModelConfig& config, const Layout& layout, int steps);
+
+// Losses and norms within `tolerance` relative; gradients and weights within `tolerance` of their tensor's largest value.
+void expect_same_run(const RunOutcome& got, const RunOutcome& want, double tolerance, const std::string& what);
+
+}  // namespace trireme::testing

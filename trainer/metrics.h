@@ -1,0 +1,61 @@
+// What a run reports while it goes and when it ends. Rank 0 only; others hold no Reporter.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "trainer/run_config.h"
+
+namespace trireme {
+
+struct StepMetrics {
+  int64_t step = 0;
+  double loss = 0, learning_rate = 0, grad_norm = 0;
+  int64_t tokens = 0;          // trained on so far
+  double tokens_per_s = 0;     // over the last logging interval
+  double mfu = 0;              // model FLOP/s over the measured GEMM rate of the ranks' threads; 0: not known
+  double step_s = 0;
+  size_t memory_bytes = 0;     // peak resident of the largest rank
+  double eta_s = 0;
+  bool skipped = false;
+};
+
+struct EvaluationMetrics {
+  int64_t step = 0;
+  double loss = 0;             // perplexity is exp(loss)
+  bool best = false;
+};
+
+// Shares of the run's wall time on rank 0's pipeline, averaged over ranks; they sum to total_s.
+struct RunSummary {
+  int64_t steps = 0, tokens = 0;
+  double total_s = 0, tokens_per_s = 0, mfu = 0;
+  double compute_s = 0, communication_s = 0, bubble_s = 0, optimizer_s = 0, data_s = 0, evaluation_s = 0,
+         checkpoint_s = 0, other_s = 0;
+  double effective_time_ratio = 0;  // time in steps that counted over all time, restarts and lost steps included
+  size_t peak_memory_bytes = 0;
+  double first_loss = 0, last_loss = 0, best_validation_loss = 0;
+};
+
+class Reporter {
+ public:
+  // Opens DIR/metrics.jsonl (appended to on resume, lines past `resume_step` dropped), DIR/events.out.tfevents... and the
+  // terminal's progress (a bar on a terminal, plain lines elsewhere, by log.progress).
+  Reporter(const std::filesystem::path& dir, const LogSection& options, int64_t total_steps, int64_t resume_step);
+  ~Reporter();
+
+  void step(const StepMetrics& metrics, bool log);  // log: a line, an event and a JSON line, beside the bar's progress
+  void evaluation(const EvaluationMetrics& metrics);
+  void note(const std::string& line);     // above the bar
+  void warning(const std::string& line);
+  // The closing table, and DIR/curve.svg: training and validation loss by step, read from metrics.jsonl.
+  void summary(const RunSummary& summary);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace trireme

@@ -1,0 +1,74 @@
+#include "trainer/optimizer.h"
+
+#include <algorithm>
+
+#include "tensor/ops/adamw.h"
+
+namespace trireme {
+
+Optimizer::Optimizer(ParameterBuckets& buckets, const OptimizerOptions& options)
+    : buckets_(buckets), options_(options), has_masters_(buckets.options().dtype != DType::kF32) {
+  std::vector<std::string> names;
+  if (has_masters_) names.push_back("master");
+  if (options.name == "adamw") {
+    names.insert(names.end(), {"exp_avg", "exp_avg_sq"});
+  } else if (options.name == "sgd") {
+    if (options.momentum > 0) names.push_back("momentum");
+  } else {
+    throw ConfigError("train.optimizer=" + options.name + " is not known; use adamw or sgd");
+  }
+  for (const std::string& name : names) {
+    OptimizerState state{name, {}};
+    for (const Bucket& b : buckets.buckets())
+      state.shards.push_back(zeros({b.shard_size}, DType::kF32, buckets.options().device));
+    state_.push_back(std::move(state));
+  }
+  reset_masters();
+}
+
+Tensor& Optimizer::shard(const char* name, size_t bucket) {
+  for (OptimizerState& s : state_)
+    if (s.name == name) return s.shards[bucket];
+  TRIREME_ASSERT(false);
+  std::abort();
+}
+
+void Optimizer::reset_masters() {
+  if (!has_masters_) return;
+  for (size_t i = 0; i < buckets_.buckets().size(); ++i) {
+    const Bucket& b = buckets_.buckets()[i];
+    copy(cast(b.values.rows(b.shard_begin, b.shard_begin + b.shard_size), DType::kF32), shard("master", i));
+  }
+}
+
+void Optimizer::step(double learning_rate, double grad_scale, int64_t step) {
+  for (size_t i = 0; i < buckets_.buckets().size(); ++i) {
+    Bucket& b = buckets_.buckets()[i];
+    const Tensor values = b.values.rows(b.shard_begin, b.shard_begin + b.shard_size);
+    float* param = has_masters_ ? shard("master", i).data<float>() : values.data<float>();
+    // The shard's part without decay, then its part with.
+    const int64_t border = std::clamp<int64_t>(b.decay_begin - b.shard_begin, 0, b.shard_size);
+    for (auto [begin, end, decay] : {std::tuple(int64_t{0}, border, 0.0),
+                                     std::tuple(border, b.shard_size, options_.weight_decay)}) {
+      if (begin == end) continue;
+      OptimizerSpan span;
+      span.param = param + begin;
+      if (has_masters_) {
+        span.copy = static_cast<char*>(values.raw()) + begin * static_cast<int64_t>(size_of(values.dtype()));
+        span.copy_dtype = values.dtype();
+      }
+      span.grad = b.shard_grads.data<float>() + begin;
+      span.count = end - begin;
+      if (options_.name == "adamw")
+        adamw_step(span, shard("exp_avg", i).data<float>() + begin, shard("exp_avg_sq", i).data<float>() + begin,
+                   {learning_rate, options_.beta1, options_.beta2, options_.eps, decay, grad_scale, step});
+      else
+        sgd_step(span, options_.momentum > 0 ? shard("momentum", i).data<float>() + begin : nullptr,
+                 {learning_rate, options_.momentum, decay, grad_scale, options_.nesterov});
+    }
+    buckets_.gather_values_async(i);  // beside the update of the next bucket
+  }
+  buckets_.wait_for_values();
+}
+
+}  // namespace trireme

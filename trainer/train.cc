@@ -1,0 +1,426 @@
+#include "trainer/train.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <numeric>
+
+#include "base/files.h"
+#include "model/cost.h"
+#include "model/load_weights.h"
+#include "parallel/tensor_collectives.h"
+#include "tensor/gemm_table.h"
+#include "tensor/threads.h"
+#include "trainer/agreed.h"
+#include "trainer/batch.h"
+#include "trainer/checkpoint.h"
+#include "trainer/learning_rate.h"
+#include "trainer/metrics.h"
+#include "trainer/model_section.h"
+#include "trainer/train_step.h"
+#include "trainer/validate.h"
+
+namespace trireme {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
+
+// What must be known before memory is taken.
+struct Setup {
+  ModelConfig model;
+  std::unique_ptr<SampleSource> train, validation;
+  RunPlan plan;
+  int64_t total_steps = 0;
+
+  Setup(const RunConfig& config, int world_size) {
+    check_paths(config);
+    model = load_model_config(config);
+    SampleOptions options{config.data.sequence_length, config.data.packing, config.data.reset_positions,
+                          config.data.shuffle, static_cast<uint64_t>(config.run.seed)};
+    std::vector<SampleSource::File> files;
+    for (const DataSource& s : config.data.train) files.push_back({s.path, s.weight});
+    train = std::make_unique<SampleSource>(files, options);
+    check_vocabulary(config, model, std::nullopt, train->vocabulary());
+    if (!config.data.validation.empty()) {
+      files.clear();
+      for (const std::string& path : config.data.validation) files.push_back({path, 1});
+      options.shuffle = false;
+      validation = std::make_unique<SampleSource>(files, options);
+      check_vocabulary(config, model, std::nullopt, validation->vocabulary());
+    }
+    plan = validate(config, model, {world_size, false, train->samples_per_epoch()});
+    total_steps = plan.total_steps.value();
+  }
+  int64_t validation_samples(const RunConfig& config) const {
+    const int64_t all = validation->samples_per_epoch();
+    return config.data.validation_samples ? std::min(config.data.validation_samples, all) : all;
+  }
+};
+
+MeshShape mesh_shape(const RunConfig& config, const RunPlan& plan) {
+  MeshShape shape;
+  shape.tp = static_cast<int>(config.parallel.tensor);
+  shape.pp = static_cast<int>(config.parallel.pipeline);
+  shape.dp = plan.data_ranks;
+  return shape;
+}
+
+size_t peak_resident_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<size_t>(usage.ru_maxrss) * 1024;
+}
+
+// Ranks that share this rank's host. Collective.
+int ranks_on_host(Communicator& world) {
+  char host[256] = {};
+  gethostname(host, sizeof host - 1);
+  const std::vector<std::string> hosts = world.all_gather_strings(host);
+  return static_cast<int>(std::count(hosts.begin(), hosts.end(), std::string(host)));
+}
+
+// Where the wall time of this rank went.
+struct Times {
+  double compute = 0, communication = 0, bubble = 0, optimizer = 0, data = 0, evaluation = 0, checkpoint = 0;
+};
+
+class Run {
+ public:
+  Run(Communicator& world, const RunConfig& config, const Setup& setup, const TrainHooks& hooks)
+      : world_(world),
+        config_(config),
+        setup_(setup),
+        hooks_(hooks),
+        started_(Clock::now()),
+        mesh_(world, mesh_shape(config, setup.plan)),
+        model_(setup.model, mesh_,
+               {static_cast<int>(config.parallel.chunks), setup.plan.layers_per_stage, config.parallel.sequence}),
+        buckets_(model_.parameters(), mesh_,
+                 {static_cast<int>(config.parallel.zero), config.parallel.bucket_mb << 20, config.train.dtype,
+                  Device::cpu()}),
+        plan_{config.train.global_batch, config.train.micro_batch, setup.plan.data_ranks, mesh_.dp().rank()} {
+    schedule_ = {config.train.schedule,     config.train.learning_rate, config.train.min_learning_rate,
+                 config.train.warmup_steps, setup.total_steps,          setup.plan.decay_steps};
+  }
+
+  int run() {
+    load_initial_weights();
+    optimizer_ = std::make_unique<Optimizer>(
+        buckets_, OptimizerOptions{config_.train.optimizer, config_.train.betas[0], config_.train.betas[1],
+                                   config_.train.eps, config_.train.weight_decay, config_.train.momentum,
+                                   config_.train.nesterov});
+    TrainStepOptions options;
+    options.schedule = config_.parallel.schedule;
+    options.recompute = config_.train.recompute;
+    options.clip_grad_norm = config_.train.clip_grad_norm;
+    options.dropout_seed = static_cast<uint64_t>(config_.run.seed);
+    step_ = std::make_unique<TrainStep>(model_, buckets_, *optimizer_, options);
+    step_->set_activity(hooks_.activity);
+    agreed(world_, [&] { prepare_folder(); });
+    resume();
+    if (rank0()) reporter_ = std::make_unique<Reporter>(config_.run.dir, config_.log, setup_.total_steps, state_.step);
+    const double rate = sum_over(world_, {measure_gemm_rate(num_threads(), config_.train.dtype)})[0];
+    flops_share_ = training_flops_per_token(setup_.model, config_.data.sequence_length) / rate;
+    announce(rate);
+    const int code = loop();
+    finish(code);
+    return code;
+  }
+
+ private:
+  bool rank0() const { return world_.rank() == 0; }
+  void activity(const char* what) const {
+    if (hooks_.activity) hooks_.activity(what);
+  }
+
+  void load_initial_weights() {
+    if (config_.model.from.empty()) {
+      model_.initialize(static_cast<uint64_t>(config_.run.seed));
+      return;
+    }
+    agreed(world_, [&] { load_weights(model_, WeightSource::open(config_.model.from)); });
+  }
+
+  // Identity of what the sample numbers mean: a resumed run must see the same data.
+  uint64_t data_identity() const {
+    std::string words = text(config_.data.sequence_length, ' ', static_cast<int>(config_.data.packing), ' ',
+                             config_.data.shuffle, ' ', config_.data.reset_positions);
+    for (size_t i = 0; i < config_.data.train.size(); ++i)
+      words += text(' ', setup_.train->files()[i].content_hash(), '*', config_.data.train[i].weight);
+    return hash_bytes(std::as_bytes(std::span(words.data(), words.size()))).low;
+  }
+
+  void prepare_folder() {
+    if (!rank0()) return;
+    const std::filesystem::path dir = config_.run.dir;
+    std::error_code error;
+    std::filesystem::create_directories(dir, error);
+    if (error) throw_file_error(dir, "make the run's folder", error.value());
+    write_file_atomically(dir / "run.yaml", dump_run_config(config_));
+  }
+
+  void resume() {
+    CheckpointOptions options;
+    options.dir = config_.run.dir;
+    options.tokenizer = config_.tokenizer.path;
+    options.run_yaml = dump_run_config(config_);
+    options.seed = static_cast<uint64_t>(config_.run.seed);
+    options.data_identity = data_identity();
+    options.keep_last = config_.checkpoint.keep_last;
+    options.async = config_.checkpoint.async;
+    checkpointer_ = std::make_unique<Checkpointer>(model_, buckets_, *optimizer_, options);
+    std::string found;
+    if (rank0() && config_.run.resume != ResumeMode::kNever)
+      if (const auto path = find_checkpoint(config_.run.dir, [](const std::string& w) {
+            std::fprintf(stderr, "warning: %s\n", w.c_str());
+          }))
+        found = path->string();
+    found = world_.broadcast_string(found, 0);
+    if (found.empty()) {
+      check<ConfigError>(config_.run.resume != ResumeMode::kMust, "run.resume=must, but ", config_.run.dir,
+                         " holds no complete checkpoint; use run.resume=auto to start anew");
+      return;
+    }
+    state_ = checkpointer_->load(found);
+    resumed_from_ = found;
+  }
+
+  void announce(double rate) {
+    const double parameters = static_cast<double>(model_.global_num_parameters());
+    if (!rank0()) return;
+    reporter_->note(describe_plan(config_, setup_.plan));
+    reporter_->note(text(setup_.model.model_type, ", ", static_cast<int64_t>(parameters), " parameters; ",
+                         setup_.train->num_tokens(), " training tokens; ", num_threads(),
+                         " threads a rank; measured GEMM rate of all ranks ", static_cast<int64_t>(rate / 1e9),
+                         " GFLOP/s"));
+    for (const std::string& warning : setup_.plan.warnings) reporter_->warning(warning);
+    if (!resumed_from_.empty()) reporter_->note(text("going on from ", resumed_from_, " at step ", state_.step));
+  }
+
+  int loop() {
+    double interval_s = 0;
+    int64_t interval_tokens = 0, interval_steps = 0;
+    Clock::time_point last_save = Clock::now();
+    while (state_.step < setup_.total_steps) {
+      // One word to all each step: a signal came to some rank; rank 0's clock says it is time to save.
+      const bool due = config_.checkpoint.every_minutes > 0 &&
+                       seconds_since(last_save) >= 60 * config_.checkpoint.every_minutes;
+      Tensor word = tensor_of<int32_t>({hooks_.stop_requested && hooks_.stop_requested(), rank0() && due}, {2});
+      world_.all_reduce(word, ReduceOp::kMax);
+      if (word.data<int32_t>()[0]) {
+        if (rank0()) reporter_->note(text("stopping on a signal after step ", state_.step, ": saving"));
+        save(true);
+        return kExitSaved;
+      }
+      const Clock::time_point begin = Clock::now();
+      if (hooks_.step) hooks_.step(state_.step + 1);
+      activity("loading data");
+      const std::vector<TokenBatch> batches = load_batches(*setup_.train, plan_, state_.samples);
+      times_.data += seconds_since(begin);
+      const double tp_before = mesh_.tp().stats().blocked_s;
+      const double rate = schedule_.at(state_.step + 1);
+      const StepResult result = step_->run(batches, rate, state_.updates + 1);
+      const double tp_s = mesh_.tp().stats().blocked_s - tp_before;
+      times_.compute += std::max(0.0, result.pipeline.busy_s - tp_s);
+      times_.communication += tp_s + result.reduce_s;
+      times_.bubble += result.pipeline.wait_s;
+      times_.optimizer += result.optimizer_s;
+
+      ++state_.step;
+      state_.samples += plan_.global_batch;
+      state_.updates += !result.skipped;
+      state_.skipped_in_a_row = result.skipped ? state_.skipped_in_a_row + 1 : 0;
+      state_.tokens += result.skipped ? 0 : result.tokens;
+      if (first_loss_ == 0) first_loss_ = result.loss;
+      if (!result.skipped) last_loss_ = result.loss;
+      const double step_s = seconds_since(begin);
+      state_.train_s += step_s;
+      interval_s += step_s;
+      interval_tokens += result.tokens;
+      ++interval_steps;
+      const bool last = state_.step == setup_.total_steps;
+      const bool log = last || state_.step == 1 || state_.step % config_.run.log_every_steps == 0;
+      if (log) {
+        // Peak memory of the largest rank.
+        Tensor memory = tensor_of<int64_t>({static_cast<int64_t>(peak_resident_bytes())}, {1});
+        world_.all_reduce(memory, ReduceOp::kMax);
+        peak_memory_ = static_cast<size_t>(memory.data<int64_t>()[0]);
+      }
+      if (rank0()) {
+        const double tokens_per_s = static_cast<double>(interval_tokens) / interval_s;
+        reporter_->step({state_.step, result.loss, rate, result.grad_norm, state_.tokens, tokens_per_s,
+                         tokens_per_s * flops_share_, step_s, peak_memory_,
+                         interval_s / static_cast<double>(interval_steps) *
+                             static_cast<double>(setup_.total_steps - state_.step),
+                         result.skipped},
+                        log);
+        if (result.skipped)
+          reporter_->warning(text("step ", state_.step, ": loss ", result.loss, ", gradient norm ", result.grad_norm,
+                                  ": skipped, nothing was changed"));
+      }
+      if (log) interval_s = static_cast<double>(interval_tokens = interval_steps = 0);
+      if (state_.skipped_in_a_row > config_.train.max_skipped_steps) {
+        if (rank0())
+          reporter_->warning(text("more than train.max_skipped_steps=", config_.train.max_skipped_steps,
+                                  " steps in a row had NaN or Inf: giving up; lower train.learning_rate, or look at "
+                                  "the data of samples ", state_.samples - plan_.global_batch, " on"));
+        return kExitValidationFailed;
+      }
+
+      bool stop = false, best = false;
+      const int64_t every = config_.train.evaluate_every_steps;
+      if (setup_.validation && (last || (every && state_.step % every == 0))) stop = evaluate(best);
+      const int64_t save_every = config_.checkpoint.every_steps;
+      report_save(checkpointer_->poll());
+      if (word.data<int32_t>()[1] || (save_every && state_.step % save_every == 0) || state_.step == retry_at_ ||
+          (best && config_.checkpoint.keep_best)) {
+        best_pending_ = best;
+        save(false);
+        last_save = Clock::now();
+      }
+      if (config_.sample.every_steps && state_.step % config_.sample.every_steps == 0) write_samples();
+      if (stop) {
+        if (rank0())
+          reporter_->note(text("early stopping at step ", state_.step, ": no gain in ",
+                               state_.evaluations_without_gain, " evaluations; best ", state_.best_metric, " at step ",
+                               state_.best_step));
+        break;
+      }
+    }
+    if (config_.checkpoint.save_at_end && saved_step_ != state_.step) save(true);
+    return kExitDone;
+  }
+
+  // Returns whether early stopping says so; `best` whether this is the best evaluation so far.
+  bool evaluate(bool& best) {
+    const Clock::time_point begin = Clock::now();
+    activity("evaluation");
+    const EvaluationResult r =
+        step_->evaluate(load_evaluation(*setup_.validation, plan_, setup_.validation_samples(config_)));
+    const EarlyStopping& early = config_.train.early_stopping;
+    const bool by_train = early.metric == RunMetric::kTrainLoss;
+    const double metric = by_train ? last_loss_ : r.loss;
+    best = metric < state_.best_metric - early.min_delta;
+    if (best) {
+      state_.best_metric = metric;
+      state_.best_step = state_.step;
+      state_.evaluations_without_gain = 0;
+    } else {
+      ++state_.evaluations_without_gain;
+    }
+    best_validation_ = std::min(best_validation_, r.loss);
+    times_.evaluation += seconds_since(begin);
+    if (rank0()) reporter_->evaluation({state_.step, r.loss, best});
+    return early.patience > 0 && state_.evaluations_without_gain >= early.patience;
+  }
+
+  void save(bool wait) {
+    const Clock::time_point begin = Clock::now();
+    activity("saving a checkpoint");
+    report_save(checkpointer_->save(state_, best_pending_));
+    best_pending_ = false;
+    saved_step_ = state_.step;
+    if (wait || !config_.checkpoint.async) report_save(checkpointer_->finish());
+    times_.checkpoint += seconds_since(begin);
+  }
+
+  void report_save(const std::optional<SaveOutcome>& outcome) {
+    if (!outcome) return;
+    if (!outcome->ok) {
+      retry_at_ = state_.step + kRetrySteps;
+      saved_step_ = -1;
+    }
+    if (!rank0()) return;
+    if (outcome->ok)
+      reporter_->note(text("saved ", outcome->path.string(), " (", outcome->num_bytes >> 20, " MiB, training waited ",
+                           static_cast<int64_t>(outcome->copy_s * 1000), " ms, written in ",
+                           static_cast<int64_t>(outcome->write_s * 1000), " ms)"));
+    else
+      reporter_->warning(text("checkpoint of step ", outcome->step, " failed, the one before is kept: ",
+                              outcome->message, "; trying again at step ", retry_at_));
+  }
+
+  void write_samples() {
+    if (!hooks_.samples || config_.sample.prompts.empty()) return;
+    activity("writing samples");
+    const std::vector<std::string> texts = hooks_.samples(model_);
+    if (rank0())
+      for (const std::string& t : texts) reporter_->note(text("sample at step ", state_.step, ": ", t));
+  }
+
+  void finish(int code) {
+    report_save(checkpointer_->finish());
+    if (code == kExitDone) write_samples();
+    const std::vector<double> mean = [&] {
+      std::vector<double> sums = sum_over(world_, {times_.compute, times_.communication, times_.bubble, times_.optimizer,
+                                                   times_.data, times_.evaluation, times_.checkpoint});
+      for (double& s : sums) s /= world_.size();
+      return sums;
+    }();
+    if (!rank0()) return;
+    RunSummary s;
+    s.steps = state_.step;
+    s.tokens = state_.tokens;
+    s.total_s = seconds_since(started_);
+    s.compute_s = mean[0];
+    s.communication_s = mean[1];
+    s.bubble_s = mean[2];
+    s.optimizer_s = mean[3];
+    s.data_s = mean[4];
+    s.evaluation_s = mean[5];
+    s.checkpoint_s = mean[6];
+    s.other_s = std::max(0.0, s.total_s - std::accumulate(mean.begin(), mean.end(), 0.0));
+    s.tokens_per_s = state_.train_s > 0 ? static_cast<double>(state_.tokens) / state_.train_s : 0;
+    s.mfu = s.tokens_per_s * flops_share_;
+    s.effective_time_ratio = (s.compute_s + s.communication_s + s.bubble_s + s.optimizer_s + s.data_s) / s.total_s;
+    s.peak_memory_bytes = peak_memory_;
+    s.first_loss = first_loss_;
+    s.last_loss = last_loss_;
+    s.best_validation_loss = best_validation_;
+    reporter_->summary(s);
+  }
+
+  static constexpr int64_t kRetrySteps = 20;  // after a save that failed
+
+  Communicator& world_;
+  const RunConfig& config_;
+  const Setup& setup_;
+  const TrainHooks& hooks_;
+  const Clock::time_point started_;
+  Mesh mesh_;
+  ShardedModel model_;
+  ParameterBuckets buckets_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<TrainStep> step_;
+  std::unique_ptr<Checkpointer> checkpointer_;
+  std::unique_ptr<Reporter> reporter_;
+  BatchPlan plan_;
+  LearningRateSchedule schedule_;
+  RunState state_;
+  Times times_;
+  std::string resumed_from_;
+  double flops_share_ = 0, first_loss_ = 0, last_loss_ = 0;
+  double best_validation_ = std::numeric_limits<double>::infinity();
+  size_t peak_memory_ = 0;
+  int64_t retry_at_ = -1, saved_step_ = -1;
+  bool best_pending_ = false;
+};
+
+}  // namespace
+
+int train(Communicator& world, const RunConfig& config, const TrainHooks& hooks) {
+  std::unique_ptr<Setup> setup;
+  agreed(world, [&] { setup = std::make_unique<Setup>(config, world.size()); });
+  set_num_threads(config.run.threads ? static_cast<int>(config.run.threads) : threads_for(ranks_on_host(world)));
+  // Memory is taken here: a rank that has too little says so to all.
+  std::unique_ptr<Run> run;
+  agreed(world, [&] { run = std::make_unique<Run>(world, config, *setup, hooks); });
+  return run->run();
+}
+
+}  // namespace trireme

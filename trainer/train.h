@@ -1,0 +1,36 @@
+// A training run from its config to its end.
+#pragma once
+
+#include <functional>
+
+#include "comm/communicator.h"
+#include "model/sharded_model.h"
+#include "trainer/run_config.h"
+
+namespace trireme {
+
+// Exit codes of a run, as the command line gives them.
+constexpr int kExitDone = 0;
+constexpr int kExitValidationFailed = 17;  // too many steps with NaN or Inf
+constexpr int kExitSaved = 75;             // stopped by a signal, saved, can go on
+
+// What the run lets its caller do, since the trainer knows no watchdog and no inference.
+struct TrainHooks {
+  std::function<void(const std::string& what)> activity;  // what this rank does from now on
+  std::function<void(int64_t step)> step;
+  // Text by the model as it is, for each of sample.prompts, on rank 0; all ranks call it.
+  std::function<std::vector<std::string>(const ShardedModel& model)> samples;
+  // True once SIGUSR1 or SIGTERM asked this process to save and end.
+  std::function<bool()> stop_requested;
+};
+
+// Trains until train.steps (tokens, epochs) are done, early stopping, or a signal. Collective over `world`; every rank has
+// the same config. Returns an exit code. Throws ConfigError for what the config, files and layout can tell before memory
+// is taken; FileError and CommError as they come.
+int train(Communicator& world, const RunConfig& config, const TrainHooks& hooks);
+
+// What `trireme train --dry-run` prints: layout, memory and batch arithmetic. Takes no memory for the model. One process,
+// whatever the layout: world_size ranks are assumed.
+std::string dry_run(const RunConfig& config, int world_size);
+
+}  // namespace trireme

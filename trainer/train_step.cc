@@ -1,0 +1,136 @@
+#include "trainer/train_step.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "parallel/simulator.h"
+#include "parallel/tensor_collectives.h"
+
+namespace trireme {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point t) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - t).count();
+}
+
+// What the executor drives: the rank's chunks, with the gradient buckets hung on their backward.
+class ModelWork final : public StageWork {
+ public:
+  ModelWork(ShardedModel& model, const std::vector<TokenBatch>& batches, const PassContext& pass,
+            ParameterBuckets* buckets, const ActivityFn& activity)
+      : model_(model), batches_(batches), pass_(pass), buckets_(buckets), activity_(activity) {
+    if (!buckets) return;
+    hooks_.begins = [this](int group) { buckets_->group_begins(group); };
+    hooks_.done = [this](int group) { buckets_->group_done(group, last_); };
+  }
+
+  Shape activation_shape(int micro_batch) const override {
+    return model_.activation_shape(batches_[micro_batch].tokens());
+  }
+  DType activation_dtype() const override { return model_.parameters().all()[0]->value.dtype(); }
+  Device device() const override { return model_.parameters().all()[0]->value.device(); }
+
+  Tensor forward(int micro_batch, int chunk, const Tensor& x, Tape* tape) override {
+    const PassContext pass{batches_[micro_batch], pass_.recompute,  pass_.dropout, pass_.dropout_seed,
+                           pass_.loss_scale,      nullptr,          nullptr};
+    TokenLoss loss;
+    Tensor y = model_.chunks()[chunk]->forward(x, pass, tape, hooks_, &loss);
+    loss_sum_ += loss.sum;
+    return y;
+  }
+  void backward_begins(int, int, bool last) override { last_ = last; }
+  void backward_done(int, int chunk, bool last) override {
+    if (buckets_) buckets_->group_done(model_.chunks()[chunk]->first_group(), last);
+  }
+  void activity(const std::string& what) override {
+    if (activity_) activity_(what);
+  }
+
+  double loss_sum() const { return loss_sum_; }
+
+ private:
+  ShardedModel& model_;
+  const std::vector<TokenBatch>& batches_;
+  const PassContext& pass_;
+  ParameterBuckets* buckets_;
+  const ActivityFn& activity_;
+  GroupHooks hooks_;
+  bool last_ = false;
+  double loss_sum_ = 0;
+};
+
+}  // namespace
+
+int64_t count_labels(const TokenBatch& batch) {
+  const auto labels = batch.labels.span<int32_t>();
+  return std::count_if(labels.begin(), labels.end(), [](int32_t label) { return label != -100; });
+}
+
+TrainStep::TrainStep(ShardedModel& model, ParameterBuckets& buckets, Optimizer& optimizer,
+                     const TrainStepOptions& options)
+    : model_(model), buckets_(buckets), optimizer_(optimizer), options_(options) {}
+
+const Schedule& TrainStep::schedule_for(int micro_batches, bool forward_only) {
+  const ScheduleShape shape{model_.mesh().shape().pp, micro_batches, model_.layout().chunks};
+  for (const Schedule& s : schedules_)
+    if (s.shape == shape && s.forward_only == forward_only) return s;
+  schedules_.push_back(forward_only ? make_forward_schedule(shape) : make_schedule(options_.schedule, shape));
+  validate(schedules_.back());
+  return schedules_.back();
+}
+
+StepResult TrainStep::forward_backward(const std::vector<TokenBatch>& micro_batches) {
+  const Mesh& mesh = model_.mesh();
+  StepResult result;
+  double labels = 0;
+  for (const TokenBatch& b : micro_batches) labels += static_cast<double>(count_labels(b));
+  result.tokens = static_cast<int64_t>(sum_over(mesh.dp(), {labels})[0]);
+  check<Error>(result.tokens > 0, "a global batch has no labelled token; check data.train and data.packing");
+
+  const PassContext pass{micro_batches[0], options_.recompute, true, options_.dropout_seed,
+                         1.0 / static_cast<double>(result.tokens), nullptr, nullptr};
+  buckets_.begin_step();
+  ModelWork work(model_, micro_batches, pass, &buckets_, activity_);
+  result.pipeline = run_schedule(schedule_for(static_cast<int>(micro_batches.size()), false), mesh.pp(), work);
+  const auto reduced = std::chrono::steady_clock::now();
+  if (activity_) activity_("waiting for gradient reductions");
+  buckets_.finish();
+  result.reduce_s = seconds_since(reduced);
+  // Only last stages have a loss; every tensor rank of one has the same.
+  result.loss = sum_over(mesh.pp(), sum_over(mesh.dp(), {work.loss_sum()}))[0] / static_cast<double>(result.tokens);
+  result.grad_norm = std::sqrt(buckets_.squared_norm());
+  return result;
+}
+
+StepResult TrainStep::run(const std::vector<TokenBatch>& micro_batches, double learning_rate, int64_t step) {
+  StepResult result = forward_backward(micro_batches);
+  // Every rank has the same two numbers, so all decide alike.
+  result.skipped = !std::isfinite(result.grad_norm) || !std::isfinite(result.loss);
+  if (result.skipped) return result;
+  double scale = 1;
+  if (options_.clip_grad_norm > 0 && result.grad_norm > options_.clip_grad_norm)
+    scale = options_.clip_grad_norm / result.grad_norm;
+  if (activity_) activity_("optimizer");
+  const auto begin = std::chrono::steady_clock::now();
+  optimizer_.step(learning_rate, scale, step);
+  result.optimizer_s = seconds_since(begin);
+  return result;
+}
+
+EvaluationResult TrainStep::evaluate(const std::vector<TokenBatch>& micro_batches) {
+  const Mesh& mesh = model_.mesh();
+  double labels = 0, loss = 0;
+  if (!micro_batches.empty()) {
+    for (const TokenBatch& b : micro_batches) labels += static_cast<double>(count_labels(b));
+    const PassContext pass{micro_batches[0], Recompute::kNone, false, 0, 0, nullptr, nullptr};
+    ModelWork work(model_, micro_batches, pass, nullptr, activity_);
+    run_schedule(schedule_for(static_cast<int>(micro_batches.size()), true), mesh.pp(), work);
+    loss = work.loss_sum();
+  }
+  const auto sums = sum_over(mesh.dp(), {loss, labels});
+  const double total = sum_over(mesh.pp(), {sums[0]})[0];
+  return {sums[1] > 0 ? total / sums[1] : 0, static_cast<int64_t>(sums[1])};
+}
+
+}  // namespace trireme

@@ -1,0 +1,69 @@
+// One training step of a sharded model, and one evaluation pass: micro-batches through the pipeline schedule, gradients
+// reduced while backward runs, clipped, applied. The same arithmetic at every layout: losses and gradients are sums over
+// the labelled tokens of the whole global batch, divided by their number.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "model/sharded_model.h"
+#include "parallel/buckets.h"
+#include "parallel/executor.h"
+#include "trainer/optimizer.h"
+
+namespace trireme {
+
+struct TrainStepOptions {
+  std::string schedule = "1f1b";
+  Recompute recompute = Recompute::kNone;
+  double clip_grad_norm = 1.0;  // 0: no clipping
+  uint64_t dropout_seed = 0;
+};
+
+struct StepResult {
+  double loss = 0;          // mean over the labelled tokens of the global batch
+  int64_t tokens = 0;       // labelled tokens of the global batch
+  double grad_norm = 0;     // before clipping
+  bool skipped = false;     // gradients were not finite, on whichever rank: nothing was changed
+  PipelineReport pipeline;  // of this rank
+  double reduce_s = 0;      // this rank waited for gradient reductions after backward
+  double optimizer_s = 0;   // update and gathering of values
+};
+
+struct EvaluationResult {
+  double loss = 0;
+  int64_t tokens = 0;
+};
+
+// Called with what the rank does, for the watchdog; may be empty.
+using ActivityFn = std::function<void(const std::string&)>;
+
+class TrainStep {
+ public:
+  // References outlive this.
+  TrainStep(ShardedModel& model, ParameterBuckets& buckets, Optimizer& optimizer, const TrainStepOptions& options);
+
+  // micro_batches: those of this data rank, the same on every rank of its pipeline and tensor groups; the same number
+  // on every data rank. `step` counts from 1. Collective over the mesh.
+  StepResult run(const std::vector<TokenBatch>& micro_batches, double learning_rate, int64_t step);
+  // As run() without the update: gradients stay in the buckets' shards.
+  StepResult forward_backward(const std::vector<TokenBatch>& micro_batches);
+  EvaluationResult evaluate(const std::vector<TokenBatch>& micro_batches);
+
+  void set_activity(ActivityFn fn) { activity_ = std::move(fn); }
+
+ private:
+  const Schedule& schedule_for(int micro_batches, bool forward_only);
+
+  ShardedModel& model_;
+  ParameterBuckets& buckets_;
+  Optimizer& optimizer_;
+  TrainStepOptions options_;
+  ActivityFn activity_;
+  std::vector<Schedule> schedules_;  // by shape, made on first use
+};
+
+// Rows whose label is not -100.
+int64_t count_labels(const TokenBatch& batch);
+
+}  // namespace trireme
