@@ -65,8 +65,10 @@ bool Axis::can_show(double value, bool logarithmic) {
 
 Axis::Axis(double low, double high, bool logarithmic, int max_ticks, bool round_out)
     : low_(low), high_(high), logarithmic_(logarithmic) {
-  const bool vanishing = !logarithmic && std::max(std::abs(low), std::abs(high)) < 1e-290;  // or steps would underflow
-  if (!can_show(low, logarithmic) || !can_show(high, logarithmic) || low > high || (vanishing && low != high)) {
+  const bool vanishing =
+      !logarithmic && std::max(std::abs(low), std::abs(high)) < 1e-290;  // or steps would underflow
+  if (!can_show(low, logarithmic) || !can_show(high, logarithmic) || low > high ||
+      (vanishing && low != high)) {
     low_ = logarithmic ? 0.1 : 0;
     high_ = 1;
   }
@@ -77,8 +79,10 @@ Axis::Axis(double low, double high, bool logarithmic, int max_ticks, bool round_
   }
   max_ticks = std::max(max_ticks, 2);
   // Across less than about a decade and a half, round steps are easier to read than 1, 2, 5.
-  if (logarithmic_ && high_ / low_ > 30) place_decade_ticks(max_ticks);
-  else place_linear_ticks(max_ticks, round_out && !logarithmic_);
+  if (logarithmic_ && high_ / low_ > 30)
+    place_decade_ticks(max_ticks);
+  else
+    place_linear_ticks(max_ticks, round_out && !logarithmic_);
 }
 
 void Axis::place_linear_ticks(int max_ticks, bool round_out) {
@@ -121,7 +125,8 @@ std::string Axis::tick_label(double tick) const {
   if (step_ == 0 || tick == 0) return compact_number(tick);
   if (largest < 1e-3 || largest >= 1e15) return tidy_exponent(formatted("%.3e", tick));
   const Unit unit = unit_for(largest);
-  const int decimals = std::clamp(static_cast<int>(-std::floor(std::log10(step_ / unit.factor) + 1e-9)), 0, 12);
+  const int decimals =
+      std::clamp(static_cast<int>(-std::floor(std::log10(step_ / unit.factor) + 1e-9)), 0, 12);
   return formatted(("%." + std::to_string(decimals) + "f").c_str(), tick / unit.factor) + unit.suffix;
 }
 

@@ -8,8 +8,9 @@ namespace trireme {
 
 class Axis {
  public:
-  // Covers low .. high. With `round_out`, a linear axis is widened to whole ticks. An empty, unordered or unusable range
-  // (nothing that can_show) becomes 0 .. 1, or 0.1 .. 1 on a logarithmic axis; a single value gets room around it.
+  // Covers low .. high. With `round_out`, a linear axis is widened to whole ticks. An empty, unordered or
+  // unusable range (nothing that can_show) becomes 0 .. 1, or 0.1 .. 1 on a logarithmic axis; a single value
+  // gets room around it.
   Axis(double low, double high, bool logarithmic, int max_ticks, bool round_out);
 
   // Finite, of a size that can be drawn (below 1e300) and, on a logarithmic axis, above 0.
@@ -20,7 +21,8 @@ class Axis {
   double low() const { return low_; }
   double high() const { return high_; }
   const std::vector<double>& ticks() const { return ticks_; }  // ascending, inside the range
-  std::string tick_label(double tick) const;  // "0.25", "20k", "1.5M", "3e-4": of the same form along the axis
+  std::string tick_label(
+      double tick) const;  // "0.25", "20k", "1.5M", "3e-4": of the same form along the axis
 
  private:
   void place_linear_ticks(int max_ticks, bool round_out);

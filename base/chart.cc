@@ -26,11 +26,15 @@ struct LegendEntry {
   bool line = true, dashed = false, markers = false;
 };
 
-// Title, subtitle and legend from the top down; returns y of what is left. The legend wraps at the right margin.
-double draw_heading(Svg& svg, const ChartOptions& options, double left, const std::vector<LegendEntry>& legend) {
+// Title, subtitle and legend from the top down; returns y of what is left. The legend wraps at the right
+// margin.
+double draw_heading(Svg& svg, const ChartOptions& options, double left,
+                    const std::vector<LegendEntry>& legend) {
   double y = 16;
-  if (!options.title.empty()) svg.text(left, y += kTitleFont, options.title, {kTitleFont, kInk, TextAnchor::kStart, true, 0});
-  if (!options.subtitle.empty()) svg.text(left, y += 19, options.subtitle, {kLabelFont, kMuted, TextAnchor::kStart, false, 0});
+  if (!options.title.empty())
+    svg.text(left, y += kTitleFont, options.title, {kTitleFont, kInk, TextAnchor::kStart, true, 0});
+  if (!options.subtitle.empty())
+    svg.text(left, y += 19, options.subtitle, {kLabelFont, kMuted, TextAnchor::kStart, false, 0});
   if (legend.empty()) return y + 16;
   y += 24;
   double x = left;
@@ -82,8 +86,8 @@ void draw_x_axis(Svg& svg, const Frame& f, const Axis& x, const std::string& lab
 }
 
 // Runs of points without a gap, in pixels, thinned to at most four a column.
-std::vector<std::vector<SvgPoint>> runs_of(const Series& s, const ChartOptions& options, const Axis& x, const Axis& y,
-                                           const Frame& f) {
+std::vector<std::vector<SvgPoint>> runs_of(const Series& s, const ChartOptions& options, const Axis& x,
+                                           const Axis& y, const Frame& f) {
   std::vector<std::vector<SvgPoint>> runs(1);
   std::vector<SvgPoint> column;
   const auto flush = [&] {
@@ -103,7 +107,8 @@ std::vector<std::vector<SvgPoint>> runs_of(const Series& s, const ChartOptions& 
       if (!runs.back().empty()) runs.emplace_back();
       continue;
     }
-    // A point far outside fixed limits is drawn just outside, so that no coordinate is out of a viewer's range.
+    // A point far outside fixed limits is drawn just outside, so that no coordinate is out of a viewer's
+    // range.
     const double above = std::clamp(y.position(s.y[i]), -4.0, 5.0);
     const SvgPoint p{f.left + x.position(s.x[i]) * f.width(), f.bottom - above * f.height()};
     if (!column.empty() && std::floor(column.back().x) != std::floor(p.x)) flush();
@@ -113,8 +118,8 @@ std::vector<std::vector<SvgPoint>> runs_of(const Series& s, const ChartOptions& 
   return runs;
 }
 
-void draw_series(Svg& svg, const Series& s, const std::string& color, const ChartOptions& options, const Axis& x,
-                 const Axis& y, const Frame& f) {
+void draw_series(Svg& svg, const Series& s, const std::string& color, const ChartOptions& options,
+                 const Axis& x, const Axis& y, const Frame& f) {
   const StrokeStyle stroke{color, s.faint ? 1.2 : 2.2, s.dashed ? "6 4" : "", s.faint ? 0.4 : 1.0};
   for (const std::vector<SvgPoint>& run : runs_of(s, options, x, y, f)) {
     if (run.size() > 1) svg.polyline(run, stroke);
@@ -139,7 +144,8 @@ std::string line_chart_svg(const std::vector<Series>& series, const ChartOptions
   std::vector<std::string> colors;
   for (size_t k = 0; k < series.size(); ++k) {
     const Series& s = series[k];
-    check(s.x.size() == s.y.size(), "chart series \"", s.name, "\" has ", s.x.size(), " x and ", s.y.size(), " y");
+    check(s.x.size() == s.y.size(), "chart series \"", s.name, "\" has ", s.x.size(), " x and ", s.y.size(),
+          " y");
     for (size_t i = 0; i < s.x.size(); ++i) {
       if (!Axis::can_show(s.x[i], options.log_x) || !Axis::can_show(s.y[i], options.log_y)) continue;
       x_low = std::min(x_low, s.x[i]);
@@ -149,10 +155,12 @@ std::string line_chart_svg(const std::vector<Series>& series, const ChartOptions
     }
     colors.push_back(s.color.empty() ? chart_palette()[k % chart_palette().size()] : s.color);
     if (!s.name.empty())
-      legend.push_back({s.name, s.faint ? lighten(colors.back(), 0.6) : colors.back(), true, s.dashed, s.markers});
+      legend.push_back(
+          {s.name, s.faint ? lighten(colors.back(), 0.6) : colors.back(), true, s.dashed, s.markers});
   }
   const bool empty = x_low > x_high;
-  const bool fixed = Axis::can_show(options.y_min, options.log_y) || Axis::can_show(options.y_max, options.log_y);
+  const bool fixed =
+      Axis::can_show(options.y_min, options.log_y) || Axis::can_show(options.y_max, options.log_y);
   if (Axis::can_show(options.y_min, options.log_y)) y_low = options.y_min;
   if (Axis::can_show(options.y_max, options.log_y)) y_high = options.y_max;
   if (options.log_y && !fixed && !empty) {  // a little air, which a linear axis gets from whole ticks
@@ -167,7 +175,8 @@ std::string line_chart_svg(const std::vector<Series>& series, const ChartOptions
   Svg svg(options.width_px, options.height_px);
   const Frame f{left, draw_heading(svg, options, left, legend), right,
                 options.height_px - (options.x_label.empty() ? 34 : 58)};
-  if (f.height() < 20) throw ConfigError(text("chart of ", options.height_px, " pixels high has no room below its legend"));
+  if (f.height() < 20)
+    throw ConfigError(text("chart of ", options.height_px, " pixels high has no room below its legend"));
   draw_y_axis(svg, f, y, options.y_label);
   draw_x_axis(svg, f, x, options.x_label);
   svg.line(f.left, f.top, f.left, f.bottom, {kFrame, 1, "", 1});
@@ -179,15 +188,16 @@ std::string line_chart_svg(const std::vector<Series>& series, const ChartOptions
       if (series[k].faint == faint) draw_series(svg, series[k], colors[k], options, x, y, f);
   svg.end_clip();
   if (empty)
-    svg.text((f.left + f.right) / 2, (f.top + f.bottom) / 2, "no data", {16, kMuted, TextAnchor::kMiddle, false, 0});
+    svg.text((f.left + f.right) / 2, (f.top + f.bottom) / 2, "no data",
+             {16, kMuted, TextAnchor::kMiddle, false, 0});
   return svg.finish();
 }
 
 std::string bar_chart_svg(const BarGroups& bars, const ChartOptions& options) {
   check_size(options);
   check<ConfigError>(!options.log_y, "a bar chart starts at 0; use a linear y axis");
-  check(bars.values.size() == bars.series.size(), "bar chart has ", bars.values.size(), " rows of values for ",
-        bars.series.size(), " series");
+  check(bars.values.size() == bars.series.size(), "bar chart has ", bars.values.size(),
+        " rows of values for ", bars.series.size(), " series");
   double low = 0, high = 0;
   for (size_t s = 0; s < bars.values.size(); ++s) {
     check(bars.values[s].size() == bars.groups.size(), "bar chart series \"", bars.series[s], "\" has ",
@@ -204,13 +214,15 @@ std::string bar_chart_svg(const BarGroups& bars, const ChartOptions& options) {
   std::vector<LegendEntry> legend;
   const auto color = [](size_t s) { return chart_palette()[s % chart_palette().size()]; };
   if (bars.series.size() > 1)
-    for (size_t s = 0; s < bars.series.size(); ++s) legend.push_back({bars.series[s], color(s), false, false, false});
+    for (size_t s = 0; s < bars.series.size(); ++s)
+      legend.push_back({bars.series[s], color(s), false, false, false});
 
   Svg svg(options.width_px, options.height_px);
   const double left = left_margin(y, options);
   const Frame f{left, draw_heading(svg, options, left, legend) + 8, options.width_px - 24,
                 options.height_px - (options.x_label.empty() ? 34 : 58)};
-  if (f.height() < 20) throw ConfigError(text("chart of ", options.height_px, " pixels high has no room below its legend"));
+  if (f.height() < 20)
+    throw ConfigError(text("chart of ", options.height_px, " pixels high has no room below its legend"));
   draw_y_axis(svg, f, y, options.y_label);
   const double group_width = f.width() / std::max<size_t>(1, bars.groups.size());
   const double bar_width = std::min(90.0, group_width * 0.76 / std::max<size_t>(1, bars.series.size()));
@@ -219,7 +231,8 @@ std::string bar_chart_svg(const BarGroups& bars, const ChartOptions& options) {
   double font = 11.5;
   for (const auto& row : bars.values)
     for (double v : row)
-      if (Axis::can_show(v, false)) font = std::min(font, 11.5 * (bar_width + 2) / Svg::text_width(compact_number(v), 11.5));
+      if (Axis::can_show(v, false))
+        font = std::min(font, 11.5 * (bar_width + 2) / Svg::text_width(compact_number(v), 11.5));
   svg.begin_clip(f.left, f.top - 18, f.width(), f.height() + 18);
   for (size_t g = 0; g < bars.groups.size(); ++g) {
     const double middle = f.left + (g + 0.5) * group_width;
@@ -242,10 +255,12 @@ std::string bar_chart_svg(const BarGroups& bars, const ChartOptions& options) {
     svg.text(f.left + (g + 0.5) * group_width, f.bottom + 20, bars.groups[g],
              {std::max(7.0, group_font), kInk, TextAnchor::kMiddle, false, 0});
   if (!options.x_label.empty())
-    svg.text((f.left + f.right) / 2, f.bottom + 42, options.x_label, {kLabelFont, kInk, TextAnchor::kMiddle, false, 0});
+    svg.text((f.left + f.right) / 2, f.bottom + 42, options.x_label,
+             {kLabelFont, kInk, TextAnchor::kMiddle, false, 0});
   svg.line(f.left, zero, f.right, zero, {kFrame, 1, "", 1});
   if (bars.groups.empty() || bars.series.empty())
-    svg.text((f.left + f.right) / 2, (f.top + f.bottom) / 2, "no data", {16, kMuted, TextAnchor::kMiddle, false, 0});
+    svg.text((f.left + f.right) / 2, (f.top + f.bottom) / 2, "no data",
+             {16, kMuted, TextAnchor::kMiddle, false, 0});
   return svg.finish();
 }
 

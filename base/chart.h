@@ -1,5 +1,5 @@
-// Charts of runs, as SVG on a white ground: curves (loss against step) and grouped bars (bench figures). See also
-// text_chart.h for the terminal.
+// Charts of runs, as SVG on a white ground: curves (loss against step) and grouped bars (bench figures). See
+// also text_chart.h for the terminal.
 #pragma once
 
 #include <limits>
@@ -17,7 +17,7 @@ struct Series {
   std::string color = "";    // "#rrggbb"; empty: the next of chart_palette()
   bool markers = false;      // a dot at each point: for series of few points, e.g. validation
   bool dashed = false;
-  bool faint = false;        // behind the others and light, e.g. the raw loss behind its moving average
+  bool faint = false;  // behind the others and light, e.g. the raw loss behind its moving average
 };
 
 struct ChartOptions {
@@ -29,19 +29,21 @@ struct ChartOptions {
   double width_px = 860, height_px = 460;
 };
 
-// Curves with axes, grid, ticks and a legend. A curve of more points than pixels is thinned so that each column of pixels
-// keeps its first, last, lowest and highest point; no peak is lost. Without a point to show, says "no data".
-// Throws ShapeError where x and y of a series differ in length.
+// Curves with axes, grid, ticks and a legend. A curve of more points than pixels is thinned so that each
+// column of pixels keeps its first, last, lowest and highest point; no peak is lost. Without a point to show,
+// says "no data". Throws ShapeError where x and y of a series differ in length.
 std::string line_chart_svg(const std::vector<Series>& series, const ChartOptions& options = {});
 
-// values[s][g]: height of series s in group g, drawn from 0, with the value above the bar; NaN leaves the bar out.
+// values[s][g]: height of series s in group g, drawn from 0, with the value above the bar; NaN leaves the bar
+// out.
 struct BarGroups {
   std::vector<std::string> groups;  // along x
   std::vector<std::string> series;  // side by side within a group; in the legend if there are several
   std::vector<std::vector<double>> values;
 };
 
-// Throws ShapeError where values are not [series][groups]. log_y is not for bars, which start at 0: throws ConfigError.
+// Throws ShapeError where values are not [series][groups]. log_y is not for bars, which start at 0: throws
+// ConfigError.
 std::string bar_chart_svg(const BarGroups& bars, const ChartOptions& options = {});
 
 // Moving average over the last `window` points that are finite. Throws ConfigError for a window below 1.

@@ -19,7 +19,9 @@ std::string number(double v) {
   return s == "-0" ? "0" : s;
 }
 
-std::string attribute(const char* name, double value) { return std::string(" ") + name + "=\"" + number(value) + "\""; }
+std::string attribute(const char* name, double value) {
+  return std::string(" ") + name + "=\"" + number(value) + "\"";
+}
 
 void append_escaped(std::string& out, std::string_view s) {
   while (!s.empty()) {
@@ -31,8 +33,10 @@ void append_escaped(std::string& out, std::string_view s) {
         case '>': out += "&gt;"; break;
         case '"': out += "&quot;"; break;
         default:
-          if (static_cast<unsigned char>(c) < 0x20) out += ' ';  // no control character may stand in XML
-          else out += c;
+          if (static_cast<unsigned char>(c) < 0x20)
+            out += ' ';  // no control character may stand in XML
+          else
+            out += c;
       }
     }
     s.remove_prefix(good);
@@ -78,7 +82,8 @@ std::string points_attribute(const std::vector<SvgPoint>& points) {
 
 Svg::Svg(double width, double height) : width_(width), height_(height) {}
 
-void Svg::rect(double x, double y, double width, double height, const FillStyle& fill, std::string_view tooltip) {
+void Svg::rect(double x, double y, double width, double height, const FillStyle& fill,
+               std::string_view tooltip) {
   body_ += "<rect" + attribute("x", x) + attribute("y", y) + attribute("width", std::max(0.0, width)) +
            attribute("height", std::max(0.0, height)) + fill_attributes(fill);
   if (fill.radius > 0) body_ += attribute("rx", fill.radius);
@@ -92,7 +97,8 @@ void Svg::rect(double x, double y, double width, double height, const FillStyle&
 }
 
 void Svg::circle(double x, double y, double radius, const FillStyle& fill) {
-  body_ += "<circle" + attribute("cx", x) + attribute("cy", y) + attribute("r", radius) + fill_attributes(fill) + "/>\n";
+  body_ += "<circle" + attribute("cx", x) + attribute("cy", y) + attribute("r", radius) +
+           fill_attributes(fill) + "/>\n";
 }
 
 void Svg::line(double x1, double y1, double x2, double y2, const StrokeStyle& stroke) {
@@ -101,8 +107,9 @@ void Svg::line(double x1, double y1, double x2, double y2, const StrokeStyle& st
 }
 
 void Svg::polyline(const std::vector<SvgPoint>& points, const StrokeStyle& stroke) {
-  body_ += "<polyline" + points_attribute(points) + " fill=\"none\" stroke-linejoin=\"round\" stroke-linecap=\"round\"" +
-           stroke_attributes(stroke) + "/>\n";
+  body_ += "<polyline" + points_attribute(points) +
+           " fill=\"none\" stroke-linejoin=\"round\" stroke-linecap=\"round\"" + stroke_attributes(stroke) +
+           "/>\n";
 }
 
 void Svg::polygon(const std::vector<SvgPoint>& points, const FillStyle& fill) {
@@ -116,7 +123,8 @@ void Svg::text(double x, double y, std::string_view content, const TextStyle& st
   if (style.anchor == TextAnchor::kEnd) body_ += " text-anchor=\"end\"";
   if (style.bold) body_ += " font-weight=\"bold\"";
   if (style.rotate_degrees != 0)
-    body_ += " transform=\"rotate(" + number(style.rotate_degrees) + " " + number(x) + " " + number(y) + ")\"";
+    body_ +=
+        " transform=\"rotate(" + number(style.rotate_degrees) + " " + number(x) + " " + number(y) + ")\"";
   body_ += ">";
   append_escaped(body_, content);
   body_ += "</text>\n";
@@ -124,8 +132,9 @@ void Svg::text(double x, double y, std::string_view content, const TextStyle& st
 
 void Svg::begin_clip(double x, double y, double width, double height) {
   const std::string id = "clip" + std::to_string(num_clips_++);
-  body_ += "<clipPath id=\"" + id + "\"><rect" + attribute("x", x) + attribute("y", y) + attribute("width", width) +
-           attribute("height", height) + "/></clipPath>\n<g clip-path=\"url(#" + id + ")\">\n";
+  body_ += "<clipPath id=\"" + id + "\"><rect" + attribute("x", x) + attribute("y", y) +
+           attribute("width", width) + attribute("height", height) + "/></clipPath>\n<g clip-path=\"url(#" +
+           id + ")\">\n";
 }
 
 void Svg::end_clip() { body_ += "</g>\n"; }
@@ -133,19 +142,24 @@ void Svg::end_clip() { body_ += "</g>\n"; }
 std::string Svg::finish() const {
   const std::string w = number(width_), h = number(height_);
   return "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
-         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + w + "\" height=\"" + h + "\" viewBox=\"0 0 " + w + " " +
-         h + "\" font-family=\"Helvetica, Arial, 'DejaVu Sans', sans-serif\">\n<rect width=\"" + w + "\" height=\"" +
-         h + "\" fill=\"#ffffff\"/>\n" + body_ + "</svg>\n";
+         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" +
+         w + "\" height=\"" + h + "\" viewBox=\"0 0 " + w + " " + h +
+         "\" font-family=\"Helvetica, Arial, 'DejaVu Sans', sans-serif\">\n<rect width=\"" + w +
+         "\" height=\"" + h + "\" fill=\"#ffffff\"/>\n" + body_ + "</svg>\n";
 }
 
 double Svg::text_width(std::string_view content, double size) {
   double ems = 0;
   for (unsigned char c : content) {
     if ((c & 0xC0) == 0x80) continue;  // a continuation byte of UTF-8
-    if (c == ' ' || c == '.' || c == ',' || c == 'i' || c == 'l' || c == ':') ems += 0.32;
-    else if (c >= 'A' && c <= 'Z') ems += 0.70;
-    else if (c == 'm' || c == 'w' || c == '%') ems += 0.90;
-    else ems += 0.59;
+    if (c == ' ' || c == '.' || c == ',' || c == 'i' || c == 'l' || c == ':')
+      ems += 0.32;
+    else if (c >= 'A' && c <= 'Z')
+      ems += 0.70;
+    else if (c == 'm' || c == 'w' || c == '%')
+      ems += 0.90;
+    else
+      ems += 0.59;
   }
   return ems * size;
 }
@@ -162,7 +176,8 @@ std::string lighten(const std::string& color, double amount) {
   for (int i = 1; i < 7; i += 2) {
     const int channel = std::stoi(color.substr(i, 2), nullptr, 16);
     char hex[8];
-    std::snprintf(hex, sizeof hex, "%02x", static_cast<int>(std::lround(channel + (255 - channel) * amount)) & 0xFF);
+    std::snprintf(hex, sizeof hex, "%02x",
+                  static_cast<int>(std::lround(channel + (255 - channel) * amount)) & 0xFF);
     out += hex;
   }
   return out;

@@ -1,5 +1,6 @@
-// Writes SVG 1.1: rectangles, lines and text on a white ground. Our own charts (chart.h) and timelines draw with it, so
-// that a run makes its pictures itself. Coordinates are pixels, y downwards. Numbers are written with two decimals.
+// Writes SVG 1.1: rectangles, lines and text on a white ground. Our own charts (chart.h) and timelines draw
+// with it, so that a run makes its pictures itself. Coordinates are pixels, y downwards. Numbers are written
+// with two decimals.
 #pragma once
 
 #include <string>
@@ -33,8 +34,8 @@ struct StrokeStyle {
 
 struct FillStyle {
   std::string color = "#1f2933";
-  double radius = 0;          // of the corners
-  std::string stroke = "";    // colour of the border; empty: none
+  double radius = 0;        // of the corners
+  std::string stroke = "";  // colour of the border; empty: none
   double stroke_width = 1;
 };
 
@@ -43,12 +44,14 @@ class Svg {
   Svg(double width, double height);
 
   // `tooltip` is shown by browsers over the shape; empty: none.
-  void rect(double x, double y, double width, double height, const FillStyle& fill, std::string_view tooltip = {});
+  void rect(double x, double y, double width, double height, const FillStyle& fill,
+            std::string_view tooltip = {});
   void circle(double x, double y, double radius, const FillStyle& fill);
   void line(double x1, double y1, double x2, double y2, const StrokeStyle& stroke);
   void polyline(const std::vector<SvgPoint>& points, const StrokeStyle& stroke);
   void polygon(const std::vector<SvgPoint>& points, const FillStyle& fill);
-  // `content` may hold any bytes: markup is escaped; control characters and bytes that are not UTF-8 are replaced.
+  // `content` may hold any bytes: markup is escaped; control characters and bytes that are not UTF-8 are
+  // replaced.
   void text(double x, double y, std::string_view content, const TextStyle& style = {});
   // What is drawn until end_clip() shows inside the rectangle only. Not nested.
   void begin_clip(double x, double y, double width, double height);

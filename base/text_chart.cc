@@ -24,7 +24,8 @@ std::string trimmed(std::string line) {
 
 }  // namespace
 
-std::string line_chart_text(const std::vector<Series>& series, const ChartOptions& options, int columns, int rows) {
+std::string line_chart_text(const std::vector<Series>& series, const ChartOptions& options, int columns,
+                            int rows) {
   columns = std::clamp(columns, 30, 1000);
   rows = std::clamp(rows, 8, 1000);
   double x_low = INFINITY, x_high = -INFINITY, y_low = INFINITY, y_high = -INFINITY;
@@ -34,7 +35,8 @@ std::string line_chart_text(const std::vector<Series>& series, const ChartOption
   std::string legend;
   for (size_t k = 0; k < series.size(); ++k) {
     const Series& s = series[k];
-    check(s.x.size() == s.y.size(), "chart series \"", s.name, "\" has ", s.x.size(), " x and ", s.y.size(), " y");
+    check(s.x.size() == s.y.size(), "chart series \"", s.name, "\" has ", s.x.size(), " x and ", s.y.size(),
+          " y");
     if (!s.name.empty()) legend += text(legend.empty() ? "" : "   ", kSigns[k % kSigns.size()], " ", s.name);
     for (size_t i = 0; i < s.x.size(); ++i) {
       if (!shown(s, i)) continue;
@@ -76,7 +78,8 @@ std::string line_chart_text(const std::vector<Series>& series, const ChartOption
   if (empty) place(grid[height / 2], width / 2, "no data");
   std::vector<std::string> labels(height);
   for (double tick : y.ticks())
-    labels[std::clamp<long>(std::lround((1 - y.position(tick)) * (height - 1)), 0, height - 1)] = y.tick_label(tick);
+    labels[std::clamp<long>(std::lround((1 - y.position(tick)) * (height - 1)), 0, height - 1)] =
+        y.tick_label(tick);
   for (int r = 0; r < height; ++r) {
     const std::string label = labels[r].substr(0, margin);
     out += std::string(margin - label.size(), ' ') + label;
@@ -84,7 +87,8 @@ std::string line_chart_text(const std::vector<Series>& series, const ChartOption
   }
   std::string frame(width, '-'), x_labels(columns, ' ');
   for (double tick : x.ticks()) {
-    const int column = std::clamp(static_cast<int>(std::lround(x.position(tick) * (width - 1))), 0, width - 1);
+    const int column =
+        std::clamp(static_cast<int>(std::lround(x.position(tick) * (width - 1))), 0, width - 1);
     frame[column] = '+';
     place(x_labels, margin + 2 + column, x.tick_label(tick));
   }

@@ -96,9 +96,18 @@ TEST(Axis, LinearPositionsRunFromLowToHigh) {
 
 TEST(Axis, UnusableRangesStillHaveTicks) {
   const double inf = INFINITY, tiny = std::numeric_limits<double>::denorm_min();
-  for (auto [low, high] : std::vector<std::pair<double, double>>{
-           {inf, -inf}, {kNan, 1}, {0, 0}, {5, 5}, {-7, -7}, {-1e299, 1e299}, {0, tiny}, {tiny, tiny}, {1e-299, 1e299},
-           {1e15, 1e15 + 1}, {1, 1 + 1e-13}, {3, 2}}) {
+  for (auto [low, high] : std::vector<std::pair<double, double>>{{inf, -inf},
+                                                                 {kNan, 1},
+                                                                 {0, 0},
+                                                                 {5, 5},
+                                                                 {-7, -7},
+                                                                 {-1e299, 1e299},
+                                                                 {0, tiny},
+                                                                 {tiny, tiny},
+                                                                 {1e-299, 1e299},
+                                                                 {1e15, 1e15 + 1},
+                                                                 {1, 1 + 1e-13},
+                                                                 {3, 2}}) {
     for (bool logarithmic : {false, true}) {
       const Axis axis(low, high, logarithmic, 7, true);
       EXPECT_LT(axis.low(), axis.high()) << low << " " << high;
@@ -215,7 +224,8 @@ TEST(LineChart, FixedLimitsScaleTheAxis) {
 }
 
 TEST(LineChart, ExtremeValuesAreDrawn) {
-  for (const std::vector<double>& y : {std::vector<double>{-1e299, 1e299}, {1e-310, 2e-310}, {5, 5}, {1e15, 1e15 + 1}})
+  for (const std::vector<double>& y :
+       {std::vector<double>{-1e299, 1e299}, {1e-310, 2e-310}, {5, 5}, {1e15, 1e15 + 1}})
     for (bool logarithmic : {false, true}) {
       ChartOptions options;
       options.log_y = logarithmic;
@@ -237,9 +247,13 @@ std::string message_of(const std::function<void()>& f) {
 }
 
 TEST(LineChart, RefusesSeriesThatDoNotFit) {
-  EXPECT_EQ(message_of<ShapeError>([] { line_chart_svg({{"loss", {1, 2}, {1}}}); }),
+  EXPECT_EQ(message_of<ShapeError>([] {
+              line_chart_svg({{"loss", {1, 2}, {1}}});
+            }),
             "chart series \"loss\" has 2 x and 1 y");
-  EXPECT_EQ(message_of<ShapeError>([] { line_chart_text({{"loss", {1, 2}, {1}}}); }),
+  EXPECT_EQ(message_of<ShapeError>([] {
+              line_chart_text({{"loss", {1, 2}, {1}}});
+            }),
             "chart series \"loss\" has 2 x and 1 y");
   ChartOptions small;
   small.width_px = 10;
@@ -253,7 +267,8 @@ TEST(BarChart, HeightsAreProportionalToValues) {
   expect_well_formed(svg);
   std::vector<double> heights;
   for (const std::string& rect : all_between(svg, "<rect x=", '>'))
-    if (rect.find(" rx=") != std::string::npos) heights.push_back(std::stod(all_between(rect, " height=\"", '"').at(0)));
+    if (rect.find(" rx=") != std::string::npos)
+      heights.push_back(std::stod(all_between(rect, " height=\"", '"').at(0)));
   ASSERT_EQ(heights.size(), 2u + 3u);  // two in the legend, three bars
   EXPECT_NEAR(heights[2] / heights[3], 2, 0.01);
   EXPECT_NEAR(heights[4] / heights[2], 2, 0.01);
@@ -262,9 +277,13 @@ TEST(BarChart, HeightsAreProportionalToValues) {
 }
 
 TEST(BarChart, RefusesValuesThatDoNotFit) {
-  EXPECT_EQ(message_of<ShapeError>([] { bar_chart_svg({{"g"}, {"a", "b"}, {{1}}}); }),
+  EXPECT_EQ(message_of<ShapeError>([] {
+              bar_chart_svg({{"g"}, {"a", "b"}, {{1}}});
+            }),
             "bar chart has 1 rows of values for 2 series");
-  EXPECT_EQ(message_of<ShapeError>([] { bar_chart_svg({{"g"}, {"a"}, {{1, 2}}}); }),
+  EXPECT_EQ(message_of<ShapeError>([] {
+              bar_chart_svg({{"g"}, {"a"}, {{1, 2}}});
+            }),
             "bar chart series \"a\" has 2 values for 1 groups");
   ChartOptions log;
   log.log_y = true;
@@ -281,26 +300,28 @@ TEST(MovingAverage, AveragesTheLastFinitePoints) {
   EXPECT_EQ(y[3], 4);
   EXPECT_EQ(y[6], 8);
   EXPECT_EQ(y[7], 10);
-  EXPECT_EQ(message_of<ConfigError>([] { moving_average({1}, 0); }), "moving average over 0 points; use at least 1");
+  EXPECT_EQ(message_of<ConfigError>([] { moving_average({1}, 0); }),
+            "moving average over 0 points; use at least 1");
 }
 
 TEST(TextChart, DrawsTheCurveInCharacters) {
   ChartOptions options;
   options.title = "loss";
   options.x_label = "step";
-  EXPECT_EQ(line_chart_text({{"train", {0, 10, 20}, {4, 2, 0}}, {"validation", {0, 20}, {2, 2}}}, options, 30, 12),
-            "loss\n"
-            "* train   o validation\n"
-            "4 +*\n"
-            "  |\n"
-            "  |\n"
-            "2 +o            *            o\n"
-            "  |\n"
-            "  |\n"
-            "0 +                          *\n"
-            "  ++------------+------------+\n"
-            "   0           10           20\n"
-            "              step\n");
+  EXPECT_EQ(
+      line_chart_text({{"train", {0, 10, 20}, {4, 2, 0}}, {"validation", {0, 20}, {2, 2}}}, options, 30, 12),
+      "loss\n"
+      "* train   o validation\n"
+      "4 +*\n"
+      "  |\n"
+      "  |\n"
+      "2 +o            *            o\n"
+      "  |\n"
+      "  |\n"
+      "0 +                          *\n"
+      "  ++------------+------------+\n"
+      "   0           10           20\n"
+      "              step\n");
 }
 
 }  // namespace

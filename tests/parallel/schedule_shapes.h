@@ -10,7 +10,8 @@ namespace trireme::testing {
 
 inline bool takes_chunks(const std::string& name) { return name == "interleaved"; }
 
-// Calls check(schedule) for 1 to 8 stages, 1 to 32 micro-batches and the chunks (1 to 4) that the name allows.
+// Calls check(schedule) for 1 to 8 stages, 1 to 32 micro-batches and the chunks (1 to 4) that the name
+// allows.
 inline void for_every_shape(const std::string& name, const std::function<void(const Schedule&)>& check) {
   const int least = takes_chunks(name) ? 2 : 1, most = takes_chunks(name) ? 4 : 1;
   for (int stages = 1; stages <= 8; ++stages)

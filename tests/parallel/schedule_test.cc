@@ -58,8 +58,10 @@ TEST(Schedule, ZbH1PutsWeightGradientsOffByTheStage) {
 
 TEST(Schedule, InterleavedTakesStagesMicroBatchesThroughAChunkAtATime) {
   const Schedule s = make_schedule("interleaved", {2, 4, 2});
-  EXPECT_EQ(s.stages[0], compact("F0.0 F1.0 F0.1 F1.1 F2.0 B0.1 F3.0 B1.1 F2.1 B0.0 F3.1 B1.0 B2.1 B3.1 B2.0 B3.0"));
-  EXPECT_EQ(s.stages[1], compact("F0.0 F1.0 F0.1 B0.1 F1.1 B1.1 F2.0 B0.0 F3.0 B1.0 F2.1 B2.1 F3.1 B3.1 B2.0 B3.0"));
+  EXPECT_EQ(s.stages[0],
+            compact("F0.0 F1.0 F0.1 F1.1 F2.0 B0.1 F3.0 B1.1 F2.1 B0.0 F3.1 B1.0 B2.1 B3.1 B2.0 B3.0"));
+  EXPECT_EQ(s.stages[1],
+            compact("F0.0 F1.0 F0.1 B0.1 F1.1 B1.1 F2.0 B0.0 F3.0 B1.0 F2.1 B2.1 F3.1 B3.1 B2.0 B3.0"));
 }
 
 TEST(Schedule, InterleavedLeavesOutWhatAnUnevenLastGroupLacks) {
@@ -114,7 +116,8 @@ TEST(Schedule, WhatIsProducedIsWhatTheReceiverNeeds) {
             }
           }
           EXPECT_EQ(needs(shape, s, {Pass::kBackwardInput, m, c}), needs(shape, s, {Pass::kBackward, m, c}));
-          EXPECT_EQ(produces(shape, s, {Pass::kBackwardInput, m, c}), produces(shape, s, {Pass::kBackward, m, c}));
+          EXPECT_EQ(produces(shape, s, {Pass::kBackwardInput, m, c}),
+                    produces(shape, s, {Pass::kBackward, m, c}));
           EXPECT_FALSE(needs(shape, s, {Pass::kBackwardWeight, m, c}));
           EXPECT_FALSE(produces(shape, s, {Pass::kBackwardWeight, m, c}));
         }
@@ -126,7 +129,8 @@ TEST(Schedule, WhatIsProducedIsWhatTheReceiverNeeds) {
     for (const auto& [tag, m] : produced) {
       EXPECT_GE(tag, 0);
       EXPECT_LT(tag, num_tags(shape));
-      const int step = virtual_stage(shape, m.to_stage, m.to_chunk) - virtual_stage(shape, m.from_stage, m.from_chunk);
+      const int step =
+          virtual_stage(shape, m.to_stage, m.to_chunk) - virtual_stage(shape, m.from_stage, m.from_chunk);
       EXPECT_EQ(step, m.payload == Payload::kActivation ? 1 : -1);
       EXPECT_EQ(m.local(), shape.stages == 1);
     }
@@ -152,8 +156,9 @@ TEST(Schedule, RefusesUnknownNamesAndImpossibleShapes) {
   };
   EXPECT_EQ(message("2f2b", {2, 4, 1}),
             "unknown pipeline schedule \"2f2b\"; use one of gpipe, 1f1b, interleaved, zb-h1");
-  EXPECT_EQ(message("interleaved", {2, 4, 1}),
-            "schedule interleaved needs at least 2 chunks a stage, found 1; set 2 or more, or use schedule 1f1b");
+  EXPECT_EQ(
+      message("interleaved", {2, 4, 1}),
+      "schedule interleaved needs at least 2 chunks a stage, found 1; set 2 or more, or use schedule 1f1b");
   EXPECT_EQ(message("zb-h1", {2, 4, 2}),
             "schedule zb-h1 has 1 chunk a stage, found 2; set 1, or use schedule interleaved");
   EXPECT_EQ(message("gpipe", {0, 4, 1}),
@@ -162,7 +167,10 @@ TEST(Schedule, RefusesUnknownNamesAndImpossibleShapes) {
   EXPECT_NE(message("1f1b", {1 << 16, 1 << 16, 1}).find("more than 16777216 actions"), std::string::npos);
   EXPECT_NE(message("1f1b", {1, 2147483647, 1}).find("use fewer micro-batches"), std::string::npos);
   EXPECT_NE(message("interleaved", {2147483647, 1, 2147483647}).find("more than"), std::string::npos);
-  EXPECT_NE(message_of<ConfigError>([] { make_forward_schedule({1, 0, 1}); }).find("at least 1"), std::string::npos);
+  EXPECT_NE(message_of<ConfigError>([] {
+              make_forward_schedule({1, 0, 1});
+            }).find("at least 1"),
+            std::string::npos);
 }
 
 }  // namespace

@@ -29,7 +29,8 @@ TEST(Simulator, EveryScheduleReachesItsEnd) {
         ASSERT_NO_THROW(validate(make_forward_schedule({stages, micro_batches, chunks})));
 }
 
-// Order and costs apart from each other: nothing starts before what it needs, and a stage does one thing at a time.
+// Order and costs apart from each other: nothing starts before what it needs, and a stage does one thing at a
+// time.
 TEST(Simulator, NothingStartsBeforeWhatItNeedsHasArrived) {
   const PassCosts costs{1.25, 2.5, 1.5, 0.75, 0.5, {}};
   for (const std::string& name : schedule_names()) {
@@ -55,7 +56,8 @@ TEST(Simulator, NothingStartsBeforeWhatItNeedsHasArrived) {
 // Narayanan et al. 2021: the bubble is stages - 1 micro-batches, whatever a forward and a backward cost.
 TEST(Simulator, BubbleOfGpipeAndOneFOneBIsStagesMinusOneMicroBatches) {
   for (const char* name : {"gpipe", "1f1b"}) {
-    for (const PassCosts& costs : {PassCosts{1, 1, 0, 0, 0, {}}, PassCosts{1, 2, 0, 0, 0, {}}, PassCosts{3, 1, 0, 0, 0, {}}}) {
+    for (const PassCosts& costs :
+         {PassCosts{1, 1, 0, 0, 0, {}}, PassCosts{1, 2, 0, 0, 0, {}}, PassCosts{3, 1, 0, 0, 0, {}}}) {
       for_every_shape(name, [&](const Schedule& s) {
         const auto [p, m, chunks] = s.shape;
         const Simulation sim = simulate(s, costs);
@@ -68,7 +70,8 @@ TEST(Simulator, BubbleOfGpipeAndOneFOneBIsStagesMinusOneMicroBatches) {
   }
 }
 
-// Narayanan et al. 2021 (arXiv:2104.04473), section 2.2: chunks divide the bubble, where the groups are whole.
+// Narayanan et al. 2021 (arXiv:2104.04473), section 2.2: chunks divide the bubble, where the groups are
+// whole.
 TEST(Simulator, ChunksDivideTheBubbleOfInterleaved) {
   for_every_shape("interleaved", [](const Schedule& s) {
     const auto [p, m, v] = s.shape;
@@ -81,7 +84,8 @@ TEST(Simulator, ChunksDivideTheBubbleOfInterleaved) {
   });
 }
 
-// Qi et al. 2023: (stages - 1)(forward + input - weight) against 1f1b's (stages - 1)(forward + input + weight).
+// Qi et al. 2023: (stages - 1)(forward + input - weight) against 1f1b's (stages - 1)(forward + input +
+// weight).
 TEST(Simulator, ZbH1HasAThirdOfTheBubbleOfOneFOneB) {
   const PassCosts costs{1, 2, 1, 1, 0, {}};
   for_every_shape("zb-h1", [&](const Schedule& s) {
@@ -151,12 +155,14 @@ TEST(Simulator, LatencyAndSlowVirtualStagesDelayTheStep) {
 }
 
 TEST(Simulator, CountsMessagesThatWait) {
-  // The slow second stage lets the four activations of the first pile up; each is under way until it is taken up.
+  // The slow second stage lets the four activations of the first pile up; each is under way until it is taken
+  // up.
   PassCosts costs;
   costs.virtual_stage_scale = {1, 10};
   EXPECT_EQ(simulate(make_schedule("gpipe", {2, 4, 1}), costs).peak_messages_in_flight, 3);
   EXPECT_EQ(simulate(make_schedule("gpipe", {2, 4, 1})).peak_messages_in_flight, 0);
-  EXPECT_EQ(simulate(make_schedule("interleaved", {1, 4, 2}), {1, 2, 1, 1, 0, {}}).peak_messages_in_flight, 0);
+  EXPECT_EQ(simulate(make_schedule("interleaved", {1, 4, 2}), {1, 2, 1, 1, 0, {}}).peak_messages_in_flight,
+            0);
 }
 
 TEST(Simulator, RefusesCostsThatAreNotTimes) {
@@ -165,7 +171,8 @@ TEST(Simulator, RefusesCostsThatAreNotTimes) {
     return message_of<ConfigError>([&] { simulate(s, costs); });
   };
   EXPECT_NE(message({-1, 2, 1, 1, 0, {}}).find("finite and not negative"), std::string::npos);
-  EXPECT_NE(message({1, 2, 1, 1, std::numeric_limits<double>::infinity(), {}}).find("finite"), std::string::npos);
+  EXPECT_NE(message({1, 2, 1, 1, std::numeric_limits<double>::infinity(), {}}).find("finite"),
+            std::string::npos);
   EXPECT_EQ(message({1, 2, 1, 1, 0, {1, 2, 3}}),
             "3 cost factors for 2 virtual stages; give one for each, or none");
 }
@@ -185,9 +192,13 @@ TEST(Simulator, SummarizesMeasuredTimes) {
   EXPECT_EQ(sim.summaries[1].peak_live, 1);
   EXPECT_EQ(sim.peak_messages_in_flight, 1);  // the gradient waited from 14 to 14.5
   EXPECT_EQ(summarize({2, 1, 1}, {}).total, 0);
-  EXPECT_EQ(message_of<ScheduleError>([] { summarize({2, 1, 1}, {{2, {Pass::kForward, 0, 0}, 0, 1}}); }),
+  EXPECT_EQ(message_of<ScheduleError>([] {
+              summarize({2, 1, 1}, {{2, {Pass::kForward, 0, 0}, 0, 1}});
+            }),
             "timed action forward of micro-batch 0 on stage 2 is outside the schedule's shape");
-  EXPECT_EQ(message_of<ScheduleError>([] { summarize({2, 1, 1}, {{1, {Pass::kForward, 0, 0}, 3, 1}}); }),
+  EXPECT_EQ(message_of<ScheduleError>([] {
+              summarize({2, 1, 1}, {{1, {Pass::kForward, 0, 0}, 3, 1}});
+            }),
             "timed action forward of micro-batch 0 on stage 1 runs from 3 to 1");
 }
 
@@ -218,25 +229,28 @@ TEST_F(CorruptedSchedule, NamesTheActionThatStandsTwice) {
 
 TEST_F(CorruptedSchedule, NamesTheBackwardBeforeItsForward) {
   std::swap(s_.stages[1][0], s_.stages[1][1]);
-  EXPECT_EQ(report(), "schedule 1f1b, stage 1: backward of micro-batch 0 is action 0, before its forward, action 1");
+  EXPECT_EQ(report(),
+            "schedule 1f1b, stage 1: backward of micro-batch 0 is action 0, before its forward, action 1");
 }
 
 TEST_F(CorruptedSchedule, NamesTheActionOutOfRange) {
   s_.stages[0][2].micro_batch = 4;
-  EXPECT_EQ(report(), "schedule 1f1b, stage 0: action 2 is backward of micro-batch 4, chunk 0; there are 4 "
-                      "micro-batches and 1 chunks, counted from 0");
+  EXPECT_EQ(report(),
+            "schedule 1f1b, stage 0: action 2 is backward of micro-batch 4, chunk 0; there are 4 "
+            "micro-batches and 1 chunks, counted from 0");
   s_.stages[0][2] = {Pass::kBackward, 0, -1};
   EXPECT_NE(report().find("micro-batch 0, chunk -1"), std::string::npos);
 }
 
 TEST_F(CorruptedSchedule, NamesTheStagesAndActionsOfADeadlock) {
-  // Stage 0 wants the gradient of micro-batch 1 before it sends micro-batch 2; stage 1 wants micro-batch 2 first. Legal
-  // for each stage alone.
+  // Stage 0 wants the gradient of micro-batch 1 before it sends micro-batch 2; stage 1 wants micro-batch 2
+  // first. Legal for each stage alone.
   std::swap(s_.stages[1][3], s_.stages[1][4]);  // F0 B0 F1 F2 B1 ...
   EXPECT_EQ(report(), "no error");
   std::swap(s_.stages[0][3], s_.stages[0][4]);  // F0 F1 B0 B1 F2 ...
   EXPECT_EQ(report(),
-            "schedule 1f1b deadlocks after 6 of 16 actions; stage 0 waits at backward of micro-batch 1 (its action 3) "
+            "schedule 1f1b deadlocks after 6 of 16 actions; stage 0 waits at backward of micro-batch 1 (its "
+            "action 3) "
             "for the gradient from stage 1; stage 1 waits at forward of micro-batch 2 (its action 3) for the "
             "activation from stage 0");
 }
@@ -247,15 +261,18 @@ TEST_F(CorruptedSchedule, NamesTheChunkOfADeadlock) {
     std::stable_sort(actions.begin(), actions.end(), [](const Action& a, const Action& b) {
       return a.pass < b.pass || (a.pass == b.pass && a.chunk > b.chunk);
     });
-  EXPECT_EQ(report(),
-            "schedule interleaved deadlocks after 0 of 16 actions; stage 0 waits at forward of micro-batch 0, chunk 1 "
-            "(its action 0) for the activation from stage 1, chunk 0; stage 1 waits at forward of micro-batch 0, "
-            "chunk 1 (its action 0) for the activation from stage 0, chunk 1");
+  EXPECT_EQ(
+      report(),
+      "schedule interleaved deadlocks after 0 of 16 actions; stage 0 waits at forward of micro-batch 0, "
+      "chunk 1 "
+      "(its action 0) for the activation from stage 1, chunk 0; stage 1 waits at forward of micro-batch 0, "
+      "chunk 1 (its action 0) for the activation from stage 0, chunk 1");
 }
 
 TEST_F(CorruptedSchedule, NamesABackwardBothWholeAndInParts) {
   s_.stages[1].push_back({Pass::kBackwardInput, 3, 0});
-  EXPECT_EQ(report(), "schedule 1f1b, stage 1: micro-batch 3, chunk 0 has its backward both whole and in two parts");
+  EXPECT_EQ(report(),
+            "schedule 1f1b, stage 1: micro-batch 3, chunk 0 has its backward both whole and in two parts");
 }
 
 TEST_F(CorruptedSchedule, NamesTheMissingHalfOfABackward) {
@@ -268,15 +285,17 @@ TEST_F(CorruptedSchedule, NamesTheMissingHalfOfABackward) {
   EXPECT_EQ(report(), "schedule zb-h1, stage 0: backward-input of micro-batch 0 is missing");
   s_.stages[0] = whole;
   std::swap(s_.stages[0][2], s_.stages[0][3]);
-  EXPECT_EQ(report(), "schedule zb-h1, stage 0: backward-weight of micro-batch 0 is action 2, before its "
-                      "backward-input, action 3");
+  EXPECT_EQ(report(),
+            "schedule zb-h1, stage 0: backward-weight of micro-batch 0 is action 2, before its "
+            "backward-input, action 3");
 }
 
 TEST_F(CorruptedSchedule, NamesABackwardInEvaluation) {
   s_ = make_forward_schedule({2, 2, 1});
   s_.stages[1].push_back({Pass::kBackward, 1, 0});
-  EXPECT_EQ(report(),
-            "schedule forward, stage 1: micro-batch 1, chunk 0 has a backward, in a schedule of forwards alone");
+  EXPECT_EQ(
+      report(),
+      "schedule forward, stage 1: micro-batch 1, chunk 0 has a backward, in a schedule of forwards alone");
 }
 
 TEST_F(CorruptedSchedule, NamesAWrongNumberOfStages) {
