@@ -32,10 +32,12 @@ inline Box intersect(const Box& a, const Box& b) {
   return c;
 }
 
+// "[start:end, ...]". Boxes that are refused are printed too, so an end may wrap around.
 inline std::ostream& operator<<(std::ostream& out, const Box& box) {
   out << '[';
   for (int i = 0; i < box.rank(); ++i)
-    out << (i ? ", " : "") << box.start[i] << ':' << box.start[i] + box.length[i];
+    out << (i ? ", " : "") << box.start[i] << ':'
+        << static_cast<int64_t>(static_cast<uint64_t>(box.start[i]) + static_cast<uint64_t>(box.length[i]));
   return out << ']';
 }
 
