@@ -27,8 +27,8 @@ inline float gelu_slope(float x) {
     const float density = 0.3989422804014327f * fast_exp_nonpositive(-0.5f * square);
     return normal_cdf(x) + x * density;
   }
-  const float s = fast_sigmoid(kTwoU * x * (1.0f + kCubic * square));
-  return s + x * s * (1.0f - s) * (kTwoU * (1.0f + 3.0f * kCubic * square));
+  const Sigmoid s = sigmoid_with_slope(kTwoU * x * (1.0f + kCubic * square));
+  return s.value + x * s.slope * (kTwoU * (1.0f + 3.0f * kCubic * square));
 }
 
 // The loops over a row are functions of their own, not inlined: after inlining gcc finds some of them too involved to
@@ -89,9 +89,10 @@ template <class T>
 [[gnu::noinline]] void swiglu_backward_row(T* dgate, T* dup, const T* dy, const T* gate, const T* up, int64_t dim) {
 #pragma omp simd
   for (int64_t c = 0; c < dim; ++c) {
-    const float g = load(gate + c), s = fast_sigmoid(g), d = load(dy + c), u = load(up + c);
-    store(dgate + c, d * u * (s + g * s * (1.0f - s)));
-    store(dup + c, d * (g * s));
+    const float g = load(gate + c), d = load(dy + c), u = load(up + c);
+    const Sigmoid s = sigmoid_with_slope(g);
+    store(dgate + c, d * u * (s.value + g * s.slope));
+    store(dup + c, d * (g * s.value));
   }
 }
 

@@ -87,8 +87,16 @@ inline float fast_expm1(float x) {
   return scale * e.expm1_r + (scale - 1.0f);
 }
 
-// 1 / (1 + e^-x)
-inline float fast_sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
+// s = 1 / (1 + e^-x) and its slope s (1 - s), both to a few ulp: neither subtracts from 1.
+struct Sigmoid {
+  float value, slope;
+};
+inline Sigmoid sigmoid_with_slope(float x) {
+  const float a = std::bit_cast<float>(std::bit_cast<uint32_t>(x) | 0x80000000u);  // -|x|
+  const float e = fast_exp_nonpositive(a), larger = 1.0f / (1.0f + e), smaller = e * larger;
+  return {x < 0.0f ? smaller : larger, smaller * larger};
+}
+inline float fast_sigmoid(float x) { return sigmoid_with_slope(x).value; }
 
 // With e = exp(2|x|) - 1, tanh|x| = e / (e + 2). Within 4 ulp.
 inline float fast_tanh(float x) {
