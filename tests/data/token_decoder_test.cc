@@ -80,7 +80,7 @@ TEST(TokenDecoder, MetaspaceDropsTheMarkersOfTheFirstToken) {
 TEST(TokenDecoder, ReplaceAndStripWorkAcrossTheTokensThatFuseJoins) {
   const TokenDecoder fused = decoder(R"({"type":"Sequence","decoders":[{"type":"Fuse"},
     {"type":"Replace","pattern":{"String":"abc"},"content":"X"},{"type":"Strip","content":"_","start":2,"stop":2}]})");
-  EXPECT_EQ(steps(fused, {"_", "__a", "b", "c", "ab", "d_", "__"}), (Strings{"", "_", "", "X", "", "abd", "_", ""}));
+  EXPECT_EQ(steps(fused, {"_", "__a", "b", "c", "ab", "d_", "__"}), (Strings{"", "", "", "_X", "", "abd", "_", ""}));
   EXPECT_EQ(joined(steps(fused, {"ab", "_", "c_"})), "ab_c");
   const TokenDecoder apart = decoder(R"({"type":"Strip","content":"_","start":1,"stop":1})");
   EXPECT_EQ(steps(apart, {"_a_", "__b"}), (Strings{"a", "_b", ""}));
