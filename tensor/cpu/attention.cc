@@ -20,9 +20,9 @@ void forward(const AttentionArgs& args, const AttentionItem* items, int64_t num_
     QueryTile q;
     q.causal = args.causal;
     q.head_dim = dim;
-    q.qt = scratch.take(padded * kTile);
-    q.ot = scratch.take(padded * kTile);
-    q.scores = scratch.take(kTile * kTile);
+    q.qt = scratch.take(padded * kStride);
+    q.ot = scratch.take(padded * kStride);
+    q.scores = scratch.take(kTile * kStride);
     float* k = scratch.take(kTile * padded);
     float* v = scratch.take(kTile * padded);
 #pragma omp for schedule(dynamic, 1)
@@ -55,11 +55,11 @@ void forward(const AttentionArgs& args, const AttentionItem* items, int64_t num_
 // key and value gradients.
 struct QueryGradTile {
   int64_t rows, position;
-  float* qt;     // [head_dim][kTile], times scale * log2(e)
-  float* d_ot;   // [head_dim][kTile]
+  float* qt;     // [head_dim][kStride], times scale * log2(e)
+  float* d_ot;   // [head_dim][kStride]
   float* q;      // [kTile][padded]
   float* d_o;    // [kTile][padded]
-  float* d_qt;   // [head_dim, rounded up][kTile], without the scale
+  float* d_qt;   // [head_dim, rounded up][kStride], without the scale
   TileDropout dropout;
   alignas(64) float lse[kTile];    // base 2
   alignas(64) float delta[kTile];  // sum over d of d_out * out: the softmax's part of the score gradient
@@ -76,7 +76,7 @@ struct KeyGradTile {
 struct Backward {
   bool causal;
   int64_t dim, padded;
-  float* weights;   // [kTile keys][kTile queries]
+  float* weights;   // [kTile keys][kStride queries]
   float* d_scores;  // the same
 };
 
@@ -89,12 +89,12 @@ void add_key_gradient(const Backward& w, const float* a, const float* b, int64_t
       int64_t from = 0;
       if (w.causal && j + first_query_of_key0 > 0) from = j + first_query_of_key0;
       if (from >= queries) break;
-      multiply<decltype(vecs)::value, Into::kAdd>(a + j * kTile + from, kTile, kRowBlock, b + from * w.padded + d,
+      multiply<decltype(vecs)::value, Into::kAdd>(a + j * kStride + from, kStride, kRowBlock, b + from * w.padded + d,
                                                   w.padded, queries - from, c + j * w.padded + d, w.padded);
     }
   };
   int64_t d = 0;
-  for (; d + kPanel <= w.padded && d < w.dim; d += kPanel) add(std::integral_constant<int, kPanelVecs>(), d);
+  for (; d + kPanel <= round_up(w.dim, kLanes); d += kPanel) add(std::integral_constant<int, kPanelVecs>(), d);
   for (; d < w.dim; d += kLanes) add(std::integral_constant<int, 1>(), d);
 }
 
@@ -109,8 +109,8 @@ __attribute__((noinline)) void grad_tile(const Backward& w, QueryGradTile& q, co
     if (limit <= 0) continue;
     float* p = w.weights + first;
     float* ds = w.d_scores + first;
-    multiply<kPanelVecs, Into::kSet>(k.k, w.padded, limit, q.qt + first, kTile, w.dim, p, kTile);
-    multiply<kPanelVecs, Into::kSet>(k.v, w.padded, limit, q.d_ot + first, kTile, w.dim, ds, kTile);
+    multiply<kPanelVecs, Into::kSet>(k.k, w.padded, limit, q.qt + first, kStride, w.dim, p, kStride);
+    multiply<kPanelVecs, Into::kSet>(k.v, w.padded, limit, q.d_ot + first, kStride, w.dim, ds, kStride);
     if (w.causal && k.key0 + limit - 1 > position) mask_later_keys(p, limit, k.key0, position);
     for (int c = 0; c < kPanelVecs; ++c) {
       const Vec lse = load_vec(q.lse + first + c * kLanes), delta = load_vec(q.delta + first + c * kLanes);
@@ -118,28 +118,28 @@ __attribute__((noinline)) void grad_tile(const Backward& w, QueryGradTile& q, co
       float* d_scores = ds + c * kLanes;
       if (!q.dropout.active) {
         for (int64_t j = 0; j < limit; ++j) {
-          const Vec weight = exp2_vec(load_vec(weights + j * kTile) - lse);
-          store_vec(weights + j * kTile, weight);
-          store_vec(d_scores + j * kTile, weight * (load_vec(d_scores + j * kTile) - delta));
+          const Vec weight = exp2_vec(load_vec(weights + j * kStride) - lse);
+          store_vec(weights + j * kStride, weight);
+          store_vec(d_scores + j * kStride, weight * (load_vec(d_scores + j * kStride) - delta));
         }
       } else {
         for (int64_t j = 0; j < limit; j += 4) {
           Vec factor[4];
           q.dropout.factors(first + c * kLanes, k.key0 + j, factor);
           for (int64_t i = j; i < j + 4 && i < limit; ++i) {
-            const Vec weight = exp2_vec(load_vec(weights + i * kTile) - lse);
-            store_vec(weights + i * kTile, weight * factor[i - j]);
-            store_vec(d_scores + i * kTile, weight * (load_vec(d_scores + i * kTile) * factor[i - j] - delta));
+            const Vec weight = exp2_vec(load_vec(weights + i * kStride) - lse);
+            store_vec(weights + i * kStride, weight * factor[i - j]);
+            store_vec(d_scores + i * kStride, weight * (load_vec(d_scores + i * kStride) * factor[i - j] - delta));
           }
         }
       }
       for (int64_t j = limit; j < round_up(limit, kRowBlock); ++j)
-        store_vec(weights + j * kTile, Vec{}), store_vec(d_scores + j * kTile, Vec{});
+        store_vec(weights + j * kStride, Vec{}), store_vec(d_scores + j * kStride, Vec{});
     }
     if (queries) {
       const auto into = k.key0 == 0 ? multiply_transposed<kPanelVecs, Into::kSet>
                                     : multiply_transposed<kPanelVecs, Into::kAdd>;
-      into(k.k, w.padded, w.dim, ds, kTile, limit, q.d_qt + first, kTile, nullptr);
+      into(k.k, w.padded, w.dim, ds, kStride, limit, q.d_qt + first, kStride, nullptr);
     }
   }
   if (keys) {
@@ -155,8 +155,8 @@ class BackwardWorker {
   BackwardWorker(const AttentionArgs& args, const AttentionGradArgs& grad) : args_(args), grad_(grad), at_(args) {
     Scratch scratch(args);
     const int64_t padded = attention_padded_dim(args.head_dim);
-    w_ = {args.causal, args.head_dim, padded, scratch.take(kTile * kTile), scratch.take(kTile * kTile)};
-    for (float** tile : {&q_.qt, &q_.d_ot, &q_.q, &q_.d_o, &q_.d_qt, &k_.k, &k_.v}) *tile = scratch.take(kTile * padded);
+    w_ = {args.causal, args.head_dim, padded, scratch.take(kTile * kStride), scratch.take(kTile * kStride)};
+    for (float** tile : {&q_.qt, &q_.d_ot, &q_.q, &q_.d_o, &q_.d_qt, &k_.k, &k_.v}) *tile = scratch.take(kStride * padded);
     held_ = scratch.take(0);
   }
 

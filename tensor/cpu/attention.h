@@ -14,10 +14,17 @@ namespace trireme::cpu {
 // the lanes, so that the softmax never works across lanes, and K and V need no transposition.
 static constexpr int64_t kAttentionTile = 64;
 
+// Floats from row to row of a tile's scratch. An odd number of cache lines, or else the columns of a power of two of rows
+// would fall into few sets of the first cache.
+static constexpr int64_t kAttentionStride = kAttentionTile + 16;
+
 static constexpr int64_t attention_padded(int64_t n, int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
 }
-static constexpr int64_t attention_padded_dim(int64_t head_dim) { return attention_padded(head_dim, 16); }
+static constexpr int64_t attention_padded_dim(int64_t head_dim) {
+  const int64_t lines = attention_padded(head_dim, 16) / 16;
+  return 16 * (lines % 2 ? lines : lines + 1);
+}
 
 struct AttentionItem {
   int32_t segment, head, block;
@@ -42,11 +49,12 @@ struct AttentionArgs {
 
 // Floats of scratch a thread needs.
 static constexpr int64_t attention_forward_scratch(int64_t head_dim) {
-  return kAttentionTile * (4 * attention_padded_dim(head_dim) + kAttentionTile);
+  return 2 * kAttentionStride * attention_padded_dim(head_dim) + 2 * kAttentionTile * attention_padded_dim(head_dim) +
+         kAttentionTile * kAttentionStride;
 }
 // `held_keys`: keys whose gradients a thread keeps at once: the longest segment in one pass, a tile in two.
 static constexpr int64_t attention_backward_scratch(int64_t head_dim, int64_t held_keys) {
-  return kAttentionTile * (7 * attention_padded_dim(head_dim) + 2 * kAttentionTile) +
+  return 7 * kAttentionStride * attention_padded_dim(head_dim) + 2 * kAttentionTile * kAttentionStride +
          2 * attention_padded(held_keys, kAttentionTile) * attention_padded_dim(head_dim);
 }
 

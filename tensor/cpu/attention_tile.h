@@ -13,6 +13,7 @@
 namespace trireme::cpu::TRIREME_ISA {
 
 constexpr int kTile = static_cast<int>(kAttentionTile);
+constexpr int kStride = static_cast<int>(kAttentionStride);
 constexpr float kLog2E = 1.44269504f;
 // A register block of the products: kRowBlock rows of kPanelVecs vectors; its accumulators, one row of B and a broadcast
 // fit the 32 (or 16) registers and hide the latency of FMA.
@@ -100,11 +101,12 @@ inline void multiply_transposed(const float* a, int64_t lda, int64_t rows, const
     multiply_block<kVecs, kInto>(a + m, 1, lda, b, ldb, depth, c + m * ldc, ldc, factor);
 }
 
-// dst[r][0, padded) = src[r * stride ..][0, dim) as f32, zero beyond dim.
+// dst[r][0, dim) = src[r * stride ..][0, dim) as f32, zero from dim to a multiple of 16.
 template <class T>
 inline void copy_rows(const T* src, int64_t stride, int64_t rows, int64_t dim, float* dst, int64_t padded) {
+  const int64_t filled = round_up(dim, 16);
   for (int64_t r = 0; r < rows; ++r)
-    for (int64_t d = 0; d < padded; d += kLanes)
+    for (int64_t d = 0; d < filled; d += kLanes)
       store_vec(dst + r * padded + d, d < dim ? load_part(src + r * stride + d, dim - d) : Vec{});
 }
 // Zero rows from `rows` to a multiple of kRowBlock: keys that are multiplied but never looked at.
@@ -113,7 +115,7 @@ inline void pad_rows(float* dst, int64_t rows, int64_t padded) {
   for (int64_t i = rows * padded; i < end; ++i) dst[i] = 0;
 }
 
-// dst[d][r] = scale * src[r * stride + d], [dim][kTile], zero for rows from `rows` to a multiple of kPanel.
+// dst[d][r] = scale * src[r * stride + d], [dim][kStride], zero for rows from `rows` to a multiple of kPanel.
 template <class T>
 inline void pack_transposed(const T* src, int64_t stride, int64_t rows, int64_t dim, float scale, float* dst) {
   for (int64_t r = 0; r < round_up(rows, kPanel); r += kLanes)
@@ -122,7 +124,7 @@ inline void pack_transposed(const T* src, int64_t stride, int64_t rows, int64_t 
       for (int i = 0; i < kLanes; ++i)
         v[i] = r + i < rows ? load_part(src + (r + i) * stride + d, dim - d) * scale : Vec{};
       transpose(v);
-      for (int i = 0; i < kLanes && d + i < dim; ++i) store_vec(dst + (d + i) * kTile + r, v[i]);
+      for (int i = 0; i < kLanes && d + i < dim; ++i) store_vec(dst + (d + i) * kStride + r, v[i]);
     }
 }
 // dst[r * stride + d] = scale * src[d][r].
@@ -131,7 +133,7 @@ inline void unpack_transposed(const float* src, int64_t rows, int64_t dim, float
   for (int64_t r = 0; r < rows; r += kLanes)
     for (int64_t d = 0; d < dim; d += kLanes) {
       Vec v[kLanes];
-      for (int i = 0; i < kLanes; ++i) v[i] = d + i < dim ? load_vec(src + (d + i) * kTile + r) * scale : Vec{};
+      for (int i = 0; i < kLanes; ++i) v[i] = d + i < dim ? load_vec(src + (d + i) * kStride + r) * scale : Vec{};
       transpose(v);
       for (int i = 0; i < kLanes && r + i < rows; ++i) store_part(dst + (r + i) * stride + d, v[i], dim - d);
     }
@@ -171,9 +173,9 @@ struct QueryTile {
   int64_t position;    // of the first one, among the keys
   bool causal;         // query i sees keys [0, position + i]
   int64_t head_dim;
-  float* qt;           // [head_dim][kTile], times scale * log2(e)
-  float* ot;           // [head_dim, rounded up to kRowBlock][kTile]: output, not yet divided by `sum`
-  float* scores;       // [kTile][kTile] scratch
+  float* qt;           // [head_dim][kStride], times scale * log2(e)
+  float* ot;           // [head_dim, rounded up to kRowBlock][kStride]: output, not yet divided by `sum`
+  float* scores;       // [kTile][kStride] scratch
   TileDropout dropout;
   alignas(64) float top[kTile];  // largest score so far
   alignas(64) float sum[kTile];  // of 2^(score - top)
@@ -189,7 +191,7 @@ inline void mask_later_keys(float* panel, int64_t limit, int64_t key0, int64_t p
   const IntVec lanes = lane_numbers();
   for (int64_t j = position + 1 > key0 ? position + 1 - key0 : 0; j < limit; ++j)
     for (int n = 0; n < kPanelVecs; ++n) {
-      float* s = panel + j * kTile + n * kLanes;
+      float* s = panel + j * kStride + n * kLanes;
       const int32_t first_seen = static_cast<int32_t>(key0 + j - position - n * kLanes);
       store_vec(s, lanes >= first_seen ? load_vec(s) : broadcast(-FLT_MAX));
     }
@@ -205,7 +207,7 @@ inline __attribute__((noinline)) void attend_tile(QueryTile& q, const float* k, 
     if (q.causal && position + kPanel - key0 < n) limit = position + kPanel - key0;
     if (limit <= 0) continue;
     float* s = q.scores + first;
-    multiply<kPanelVecs, Into::kSet>(k, padded, limit, q.qt + first, kTile, q.head_dim, s, kTile);
+    multiply<kPanelVecs, Into::kSet>(k, padded, limit, q.qt + first, kStride, q.head_dim, s, kStride);
     if (q.causal && key0 + limit - 1 > position) mask_later_keys(s, limit, key0, position);
     Vec rescale[kPanelVecs];
     for (int c = 0; c < kPanelVecs; ++c) {
@@ -213,15 +215,15 @@ inline __attribute__((noinline)) void attend_tile(QueryTile& q, const float* k, 
       const Vec old_top = load_vec(q.top + first + c * kLanes);
       Vec top = old_top;
       for (int64_t j = 0; j < limit; ++j) {
-        const Vec score = load_vec(column + j * kTile);
+        const Vec score = load_vec(column + j * kStride);
         top = score > top ? score : top;
       }
       rescale[c] = exp2_vec(old_top - top);
       Vec sum = load_vec(q.sum + first + c * kLanes) * rescale[c];
       for (int64_t j = 0; j < limit; ++j) {
-        const Vec weight = exp2_vec(load_vec(column + j * kTile) - top);
+        const Vec weight = exp2_vec(load_vec(column + j * kStride) - top);
         sum += weight;
-        store_vec(column + j * kTile, weight);
+        store_vec(column + j * kStride, weight);
       }
       store_vec(q.top + first + c * kLanes, top);
       store_vec(q.sum + first + c * kLanes, sum);
@@ -230,14 +232,14 @@ inline __attribute__((noinline)) void attend_tile(QueryTile& q, const float* k, 
           Vec factor[4];
           q.dropout.factors(first + c * kLanes, key0 + j, factor);
           for (int64_t w = 0; w < 4 && j + w < limit; ++w) {
-            float* weight = column + (j + w) * kTile;
+            float* weight = column + (j + w) * kStride;
             store_vec(weight, load_vec(weight) * factor[w]);
           }
         }
     }
     const auto into = key0 == 0 ? multiply_transposed<kPanelVecs, Into::kSet>
                                 : multiply_transposed<kPanelVecs, Into::kScaleAdd>;
-    into(v, padded, q.head_dim, s, kTile, limit, q.ot + first, kTile, rescale);
+    into(v, padded, q.head_dim, s, kStride, limit, q.ot + first, kStride, rescale);
   }
 }
 
@@ -247,7 +249,7 @@ inline void finish(QueryTile& q, T* out, int64_t stride, float* lse, int64_t lse
   for (int64_t c = 0; c < q.rows; c += kLanes) {
     const Vec inverse = 1.0f / load_vec(q.sum + c);
     for (int64_t d = 0; d < q.head_dim; ++d) {
-      float* o = q.ot + d * kTile + c;
+      float* o = q.ot + d * kStride + c;
       store_vec(o, load_vec(o) * inverse);
     }
   }

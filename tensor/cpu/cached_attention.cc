@@ -61,44 +61,90 @@ void prefill(const CachedAttentionArgs& args, const CachedItem& item, QueryTile&
          static_cast<float*>(nullptr), 0);
 }
 
-// scores[j] = query . key j for j < kTile, of which n are keys; the rest are copies of the last.
+// Where the rows of up to kTile keys of one head lie. Entries past the last key repeat it.
 template <class T>
-void score_keys(const float* query, const T* const* keys, int64_t n, int64_t dim, float* scores) {
-  for (int64_t j = 0; j < n; j += kLanes) {
-    Vec dot[kLanes];
-    for (int i = 0; i < kLanes; ++i) {
-      const T* key = keys[j + i];
-      Vec sum{};
-      for (int64_t d = 0; d < dim; d += kLanes) sum += load_vec(query + d) * load_part(key + d, dim - d);
-      dot[i] = sum;
+struct KeyRows {
+  int64_t n = 0;
+  const T *keys[kTile], *values[kTile];
+
+  void find(const Sequence<T>& sequence, int64_t kv_head, int64_t key0, int64_t end) {
+    n = end - key0 < kTile ? end - key0 : kTile;
+    for (int64_t j = 0; j < n;) {
+      const int64_t run = sequence.run(key0 + j, n - j), from = sequence.at(key0 + j, kv_head);
+      for (int64_t i = 0; i < run; ++i, ++j) {
+        keys[j] = sequence.keys + from + i * sequence.dim;
+        values[j] = sequence.values + from + i * sequence.dim;
+      }
     }
-    transpose(dot);
-    for (int half = kLanes / 2; half; half /= 2)
-      for (int i = 0; i < half; ++i) dot[i] += dot[i + half];
-    store_vec(scores + j, dot[0]);
+    for (int64_t j = n; n > 0 && j < kTile; ++j) keys[j] = keys[n - 1], values[j] = values[n - 1];
+  }
+};
+
+template <class T>
+void prefetch_row(const T* row, int64_t dim) {
+  for (int64_t d = 0; d < dim; d += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(row + d);
+}
+
+// scores[r][j] = queries[r] . key j, for kQueries queries `stride` apart. With `next` it asks for the rows that come
+// after: the values of these keys and the keys of the next tile, which blocks keep the processor from guessing.
+template <int kQueries, class T>
+void score_keys(const float* queries, int64_t stride, const KeyRows<T>& rows, const KeyRows<T>* next, int64_t dim,
+                float* scores) {
+  const int64_t whole = dim / kLanes * kLanes;
+  for (int64_t j = 0; j < rows.n; j += kLanes) {
+    Vec dot[kQueries][kLanes];
+    for (int i = 0; i < kLanes; ++i) {
+      const T* key = rows.keys[j + i];
+      if (next) {
+        prefetch_row(rows.values[j + i], dim);
+        if (next->n > 0) prefetch_row(next->keys[j + i], dim);
+      }
+      Vec sum[kQueries] = {};
+      for (int64_t d = 0; d < whole; d += kLanes) {
+        const Vec k = load_vec(key + d);
+#pragma GCC unroll 4
+        for (int r = 0; r < kQueries; ++r) sum[r] += load_vec(queries + r * stride + d) * k;
+      }
+      if (whole < dim) {
+        const Vec k = load_part(key + whole, dim - whole);
+#pragma GCC unroll 4
+        for (int r = 0; r < kQueries; ++r) sum[r] += load_vec(queries + r * stride + whole) * k;
+      }
+#pragma GCC unroll 4
+      for (int r = 0; r < kQueries; ++r) dot[r][i] = sum[r];
+    }
+    for (int r = 0; r < kQueries; ++r) {
+      transpose(dot[r]);
+      for (int half = kLanes / 2; half; half /= 2)
+        for (int i = 0; i < half; ++i) dot[r][i] += dot[r][i + half];
+      store_vec(scores + r * kTile + j, dot[r][0]);
+    }
   }
 }
 
 // out[r] = out[r] * rescale[r] + sum over j < n of weights[r][j] * values[j], for kQueries rows.
 template <int kQueries, class T>
-void add_values(const float* weights, const float* rescale, const T* const* values, int64_t n, int64_t dim,
-                float* out, int64_t stride) {
+void add_values(const float* weights, const float* rescale, const KeyRows<T>& rows, int64_t dim, float* out,
+                int64_t stride) {
+  constexpr int kApart = kQueries == 1 ? 4 : 1;  // sums in flight, for the latency of FMA
   for (int64_t d = 0; d < dim; d += kLanes) {
-    // Even and odd keys apart, for more sums in flight.
-    Vec sum[kQueries][2];
-    for (int r = 0; r < kQueries; ++r) {
-      sum[r][0] = load_vec(out + r * stride + d) * rescale[r];
-      sum[r][1] = Vec{};
-    }
+    Vec sum[kQueries][kApart] = {};
+    const int64_t left = dim - d;
+    const auto add = [&](int64_t j, int i, Vec value) {
+#pragma GCC unroll 4
+      for (int r = 0; r < kQueries; ++r) sum[r][i] += weights[r * kTile + j] * value;
+    };
     int64_t j = 0;
-    for (; j + 2 <= n; j += 2)
-      for (int i = 0; i < 2; ++i) {
-        const Vec value = load_part(values[j + i] + d, dim - d);
-        for (int r = 0; r < kQueries; ++r) sum[r][i] += weights[r * kTile + j + i] * value;
-      }
-    if (j < n)
-      for (int r = 0; r < kQueries; ++r) sum[r][0] += weights[r * kTile + j] * load_part(values[j] + d, dim - d);
-    for (int r = 0; r < kQueries; ++r) store_vec(out + r * stride + d, sum[r][0] + sum[r][1]);
+    if (left >= kLanes)
+      for (; j + kApart <= rows.n; j += kApart)
+#pragma GCC unroll 4
+        for (int i = 0; i < kApart; ++i) add(j + i, i, load_vec(rows.values[j + i] + d));
+    for (; j < rows.n; ++j) add(j, 0, load_part(rows.values[j] + d, left));
+    for (int r = 0; r < kQueries; ++r) {
+      for (int i = 1; i < kApart; ++i) sum[r][0] += sum[r][i];
+      float* to = out + r * stride + d;
+      store_vec(to, load_vec(to) * rescale[r] + sum[r][0]);
+    }
   }
 }
 
@@ -151,32 +197,33 @@ void decode(const CachedAttentionArgs& args, const CachedItem& item, float* scra
   }
   const int64_t begin = int64_t{item.block} * kDecodeChunk;
   const int64_t end = begin + kDecodeChunk < length + rows ? begin + kDecodeChunk : length + rows;
-  for (int64_t key0 = begin; key0 < end; key0 += kTile) {
-    const int64_t n = end - key0 < kTile ? end - key0 : kTile;
-    const T *keys[kTile], *values[kTile];
-    for (int64_t j = 0; j < n;) {
-      const int64_t run = sequence.run(key0 + j, n - j), from = sequence.at(key0 + j, item.head);
-      for (int64_t i = 0; i < run; ++i, ++j) keys[j] = sequence.keys + from + i * dim, values[j] = sequence.values + from + i * dim;
-    }
-    for (int64_t j = n; j < kTile; ++j) keys[j] = keys[n - 1];
-    float rescale[4];
-    for (int64_t r = 0; r < queries; ++r) {
-      const int64_t seen = length + r / at.group + 1 - key0, visible = seen < n ? (seen < 0 ? 0 : seen) : n;
+  KeyRows<T> found[2];
+  found[0].find(sequence, item.head, begin, end);
+  for (int64_t key0 = begin, tile = 0; key0 < end; key0 += kTile, tile ^= 1) {
+    const KeyRows<T>& keys = found[tile];
+    KeyRows<T>& next = found[tile ^ 1];
+    next.n = 0;
+    if (key0 + kTile < end) next.find(sequence, item.head, key0 + kTile, end);
+    // Queries r .. r + count - 1 together.
+    const auto step = [&](auto count, int64_t r) {
+      constexpr int kCount = decltype(count)::value;
       float* s = scores + r * kTile;
-      if (visible > 0) {
-        score_keys(q + r * padded, keys, n, dim, s);
-        rescale[r % 4] = softmax_step(s, n, visible, top[r], sum[r]);
-      } else {
-        for (int64_t j = 0; j < n; ++j) s[j] = 0;
-        rescale[r % 4] = 1;
+      float rescale[kCount];
+      score_keys<kCount>(q + r * padded, padded, keys, r == 0 ? &next : nullptr, dim, s);
+      for (int i = 0; i < kCount; ++i) {
+        const int64_t seen = length + (r + i) / at.group + 1 - key0, visible = seen < keys.n ? seen : keys.n;
+        if (visible > 0) {
+          rescale[i] = softmax_step(s + i * kTile, keys.n, visible, top[r + i], sum[r + i]);
+        } else {
+          for (int64_t j = 0; j < keys.n; ++j) s[i * kTile + j] = 0;
+          rescale[i] = 1;
+        }
       }
-      if (r % 4 == 3) {
-        const int64_t r0 = r - 3;
-        add_values<4>(scores + r0 * kTile, rescale, values, n, dim, out + r0 * padded, padded);
-      }
-    }
-    for (int64_t r = queries / 4 * 4; r < queries; ++r)
-      add_values<1>(scores + r * kTile, rescale + r % 4, values, n, dim, out + r * padded, padded);
+      add_values<kCount>(s, rescale, keys, dim, out + r * padded, padded);
+    };
+    int64_t r = 0;
+    for (; r + 4 <= queries; r += 4) step(std::integral_constant<int, 4>(), r);
+    for (; r < queries; ++r) step(std::integral_constant<int, 1>(), r);
   }
 }
 
@@ -250,9 +297,9 @@ void cached_attention(const CachedAttentionArgs& args, void* out) {
       QueryTile q;
       q.causal = true;
       q.head_dim = a.head_dim;
-      q.qt = scratch.take(padded * kTile);
-      q.ot = scratch.take(padded * kTile);
-      q.scores = scratch.take(kTile * kTile);
+      q.qt = scratch.take(padded * kStride);
+      q.ot = scratch.take(padded * kStride);
+      q.scores = scratch.take(kTile * kStride);
       float* k = scratch.take(kTile * padded);
       float* v = scratch.take(kTile * padded);
       float* rest = scratch.take(0);

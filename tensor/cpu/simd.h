@@ -107,22 +107,22 @@ inline float sum_lanes(Vec v) {
   return lanes[0];
 }
 
-// 2^x for x <= 127; relative error below 2e-7. Exactly 0 below -126.5; NaN stays NaN. A minimax polynomial of degree 6
+// 2^x for x <= 127; relative error below 2e-7. Exactly 0 below -126.5; NaN stays NaN. A minimax polynomial of degree 5
 // on [-1/2, 1/2], times a power of two made in the exponent bits.
 inline Vec exp2_vec(Vec x) {
-  const Vec lowest = broadcast(-127.0f), magic = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to integer
-  x = x < lowest ? lowest : x;
+  const Vec lowest = broadcast(-127.0f);
+  // 1.5 * 2^23 + 127: adding it rounds to an integer and leaves the biased exponent in the low bits.
+  const Vec magic = broadcast(12582912.0f + 127.0f);
+  x = lowest > x ? lowest : x;
   const Vec shifted = x + magic;
   const Vec r = x - (shifted - magic);
-  Vec p = broadcast(1.534581216e-04f);
-  p = p * r + 1.339993121e-03f;
-  p = p * r + 9.618488957e-03f;
-  p = p * r + 5.550328777e-02f;
-  p = p * r + 2.402264689e-01f;
-  p = p * r + 6.931472057e-01f;
-  p = p * r + 1.0f;
-  const IntVec exponent = (std::bit_cast<IntVec>(shifted) - (0x4B400000 - 127)) << 23;
-  return p * std::bit_cast<Vec>(exponent);
+  Vec p = broadcast(1.327647217e-03f);
+  p = p * r + 9.675541331e-03f;
+  p = p * r + 5.550713273e-02f;
+  p = p * r + 2.402211972e-01f;
+  p = p * r + 6.931469671e-01f;
+  p = p * r + 1.000000072e+00f;
+  return p * std::bit_cast<Vec>(std::bit_cast<IntVec>(shifted) << 23);
 }
 
 // Transposes kLanes x kLanes elements: lane j of v[i] and lane i of v[j] change places.
