@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "parallel/schedule.h"
 #include "tests/test_data.h"
 #include "trainer/model_section.h"
 
@@ -128,8 +129,14 @@ TEST(Validate, RefusesSchedulesThatDoNotSuit) {
   EXPECT_EQ(error_of(2, {"parallel.pipeline=2", "parallel.schedule=interleaved", "parallel.chunks=5"}),
             "parallel.pipeline=2 * parallel.chunks=5 = 10 does not divide model.num_hidden_layers=12; use a divisor of 12 or "
             "give parallel.layers_per_stage");
-  for (const char* name : {"gpipe", "zb-h1"})
-    EXPECT_EQ(error_of(2, {"parallel.pipeline=2", std::string("parallel.schedule=") + name}), "no error");
+  // Every schedule there is can be chosen, and no other.
+  for (const std::string& name : schedule_names())
+    EXPECT_EQ(error_of(2, {"parallel.pipeline=2", "parallel.schedule=" + name,
+                           name == "interleaved" ? "parallel.chunks=2" : "parallel.chunks=1"}),
+              "no error");
+  RunConfig defaults;
+  const FieldList list = fields_of(defaults);
+  EXPECT_EQ(std::get<Choice>(list.find("parallel.schedule")->target).names.size(), schedule_names().size());
 }
 
 TEST(Validate, RefusesBatchesThatDoNotDivide) {
