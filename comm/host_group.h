@@ -20,6 +20,8 @@ namespace trireme {
 
 class HostGroup {
  public:
+  static constexpr int kMostRanks = 256;  // so that a part of a slice is not too small
+
   // Bytes of the shared segment; it starts zeroed and is aligned to 64. Pages of it are touched as payloads need them.
   static size_t num_bytes(int size);
 

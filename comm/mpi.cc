@@ -27,7 +27,8 @@ class MpiBackend final : public Backend {
         transfer_comm_(MpiComm::duplicate_of(comm_->get())),
         label_(text("comm[", info_.name, " ", info_.rank, "/", size(), ", host ", job_->host(job_->world_rank()), "]")),
         collectives_(comm_->get(), label_) {
-    if (options.share_memory) segment_ = map_host_segment(comm_->get(), HostGroup::num_bytes(size()));
+    if (options.share_memory && size() <= HostGroup::kMostRanks)
+      segment_ = map_host_segment(comm_->get(), HostGroup::num_bytes(size()));
     if (segment_)
       host_group_ = std::make_unique<HostGroup>(segment_.get(), info_.rank, size(), label_, job_->crowded(), nullptr);
     int* most = nullptr;

@@ -39,6 +39,7 @@ class MpiCollectives {
 
   MPI_Comm comm_;
   int rank_ = 0, size_ = 1;
+  size_t chunk_bytes_ = 0;  // of a payload that goes in one call of MPI, all parts together
   std::string label_;
   std::vector<Packet> packets_;
   std::vector<std::byte> staging_;

@@ -11,6 +11,7 @@ namespace trireme {
 namespace {
 
 constexpr size_t kPieceBytes = size_t{1} << 30;  // MPI counts in int
+constexpr size_t kSentAtOnceBytes = 4096;        // smaller ones leave with their send, and need no one to go on with them
 constexpr auto kPollInterval = std::chrono::microseconds(50);
 
 }  // namespace
@@ -88,11 +89,15 @@ TransferProgress::~TransferProgress() {
 }
 
 void TransferProgress::add(std::shared_ptr<MpiTransfer> transfer) {
-  if (transfer->done()) return;
-  std::lock_guard lock(mutex_);
-  under_way_.push_back(std::move(transfer));
-  if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
-  changed_.notify_all();
+  if (transfer->num_bytes() <= kSentAtOnceBytes || transfer->done()) return;
+  bool wake;
+  {
+    std::lock_guard lock(mutex_);
+    wake = under_way_.empty();
+    under_way_.push_back(std::move(transfer));
+    if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
+  }
+  if (wake) changed_.notify_one();
 }
 
 void TransferProgress::run() {
@@ -100,6 +105,10 @@ void TransferProgress::run() {
   for (;;) {
     changed_.wait(lock, [this] { return stopping_ || !under_way_.empty(); });
     if (stopping_) return;
+    // A thread that waits for its transfer goes on with it by itself: give it the time to.
+    lock.unlock();
+    std::this_thread::sleep_for(kPollInterval);
+    lock.lock();
     std::vector<std::shared_ptr<MpiTransfer>> ended;
     std::erase_if(under_way_, [&](auto& transfer) {
       if (!transfer->try_finish()) return false;
@@ -108,7 +117,6 @@ void TransferProgress::run() {
     });
     lock.unlock();
     ended.clear();
-    std::this_thread::sleep_for(kPollInterval);
     lock.lock();
   }
 }

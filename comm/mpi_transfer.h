@@ -23,6 +23,7 @@ class MpiTransfer final : public Transfer {
 
   void wait() override;
   bool done() override { return finished_.load(std::memory_order_acquire) || try_finish(); }
+  size_t num_bytes() const { return num_bytes_; }
   // Lets MPI go on with it; true once it is done. Returns false at once if another thread is at it.
   bool try_finish();
 

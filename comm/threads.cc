@@ -264,7 +264,8 @@ void run_rank(const std::shared_ptr<ThreadJob>& job, int rank, const std::vector
 }  // namespace
 
 void run_ranks(int n, const std::function<void(Communicator& world)>& fn, const ThreadRanksOptions& options) {
-  check<CommError>(n >= 1, "run_ranks: ", n, " ranks; at least one is needed");
+  check<CommError>(n >= 1 && n <= HostGroup::kMostRanks, "run_ranks: ", n, " ranks; 1 to ", HostGroup::kMostRanks,
+                   " are possible");
   const auto job = std::make_shared<ThreadJob>(n, options.timeout_s);
   std::vector<int> everyone(n);
   for (int r = 0; r < n; ++r) everyone[r] = r;
