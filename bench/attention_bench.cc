@@ -1,5 +1,5 @@
-// Attention against its arithmetic floor: multiply-adds of the visible (query, key) pairs, two products in forward and
-// five in backward, over this processor's FMA peak for f32, probed in the same run.
+// Attention against its arithmetic floor: multiply-adds of the visible (query, key) pairs, two products in
+// forward and five in backward, over this processor's FMA peak for f32, probed in the same run.
 //   attention_bench [threads]
 #include <omp.h>
 
@@ -19,9 +19,12 @@
 namespace trireme {
 namespace {
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
-double median_seconds(const std::function<void()>& run, const std::function<void()>& prepare = [] {}) {
+double median_seconds(
+    const std::function<void()>& run, const std::function<void()>& prepare = [] {}) {
   std::vector<double> seconds;
   for (double spent = 0; seconds.size() < 5 || (spent < 0.5 && seconds.size() < 60);) {
     prepare();
@@ -41,18 +44,26 @@ double peak_flops() {
   const auto probe = [](long n) {
     if (cpu::isa() == cpu::Isa::kAvx512) {
       asm volatile(
-          "1: vfmadd231ps %%zmm0,%%zmm0,%%zmm1\n vfmadd231ps %%zmm0,%%zmm0,%%zmm2\n vfmadd231ps %%zmm0,%%zmm0,%%zmm3\n"
-          "vfmadd231ps %%zmm0,%%zmm0,%%zmm4\n vfmadd231ps %%zmm0,%%zmm0,%%zmm5\n vfmadd231ps %%zmm0,%%zmm0,%%zmm6\n"
-          "vfmadd231ps %%zmm0,%%zmm0,%%zmm7\n vfmadd231ps %%zmm0,%%zmm0,%%zmm8\n vfmadd231ps %%zmm0,%%zmm0,%%zmm9\n"
+          "1: vfmadd231ps %%zmm0,%%zmm0,%%zmm1\n vfmadd231ps %%zmm0,%%zmm0,%%zmm2\n vfmadd231ps "
+          "%%zmm0,%%zmm0,%%zmm3\n"
+          "vfmadd231ps %%zmm0,%%zmm0,%%zmm4\n vfmadd231ps %%zmm0,%%zmm0,%%zmm5\n vfmadd231ps "
+          "%%zmm0,%%zmm0,%%zmm6\n"
+          "vfmadd231ps %%zmm0,%%zmm0,%%zmm7\n vfmadd231ps %%zmm0,%%zmm0,%%zmm8\n vfmadd231ps "
+          "%%zmm0,%%zmm0,%%zmm9\n"
           "vfmadd231ps %%zmm0,%%zmm0,%%zmm10\n dec %0\n jnz 1b\n"
-          : "+r"(n)::"xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "cc");
+          : "+r"(n)::"xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",
+            "cc");
     } else if (cpu::isa() == cpu::Isa::kAvx2) {
       asm volatile(
-          "1: vfmadd231ps %%ymm0,%%ymm0,%%ymm1\n vfmadd231ps %%ymm0,%%ymm0,%%ymm2\n vfmadd231ps %%ymm0,%%ymm0,%%ymm3\n"
-          "vfmadd231ps %%ymm0,%%ymm0,%%ymm4\n vfmadd231ps %%ymm0,%%ymm0,%%ymm5\n vfmadd231ps %%ymm0,%%ymm0,%%ymm6\n"
-          "vfmadd231ps %%ymm0,%%ymm0,%%ymm7\n vfmadd231ps %%ymm0,%%ymm0,%%ymm8\n vfmadd231ps %%ymm0,%%ymm0,%%ymm9\n"
+          "1: vfmadd231ps %%ymm0,%%ymm0,%%ymm1\n vfmadd231ps %%ymm0,%%ymm0,%%ymm2\n vfmadd231ps "
+          "%%ymm0,%%ymm0,%%ymm3\n"
+          "vfmadd231ps %%ymm0,%%ymm0,%%ymm4\n vfmadd231ps %%ymm0,%%ymm0,%%ymm5\n vfmadd231ps "
+          "%%ymm0,%%ymm0,%%ymm6\n"
+          "vfmadd231ps %%ymm0,%%ymm0,%%ymm7\n vfmadd231ps %%ymm0,%%ymm0,%%ymm8\n vfmadd231ps "
+          "%%ymm0,%%ymm0,%%ymm9\n"
           "vfmadd231ps %%ymm0,%%ymm0,%%ymm10\n dec %0\n jnz 1b\n"
-          : "+r"(n)::"xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "cc");
+          : "+r"(n)::"xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",
+            "cc");
     }
   };
   const double lanes = cpu::isa() == cpu::Isa::kAvx512 ? 16 : cpu::isa() == cpu::Isa::kAvx2 ? 8 : 0;
@@ -98,16 +109,18 @@ void bench_attention(const Case& c, double peak) {
   const int64_t rows = c.batch * c.rows;
   const Segments segments = equal_segments(c.batch, c.rows);
   const Tensor qkv = filled({rows, layout.width()}, c.dtype);
-  AttentionOptions options{.causal = c.causal, .scale = 0, .dropout = {c.dropout, 1, 1}, .first_head = 0, .row_keys = {}};
+  AttentionOptions options{
+      .causal = c.causal, .scale = 0, .dropout = {c.dropout, 1, 1}, .first_head = 0, .row_keys = {}};
   options.row_keys = empty({rows}, DType::kI64);
   for (int64_t t = 0; t < rows; ++t) options.row_keys.data<int64_t>()[t] = t;
   const double pairs = static_cast<double>(c.causal ? c.rows * (c.rows + 1) / 2 : c.rows * c.rows);
   const double product = 2.0 * pairs * static_cast<double>(c.batch * c.q_heads * c.dim);
   char shape[64];
-  std::snprintf(shape, sizeof shape, "%ldx%ld %ld/%ld heads x %ld %s%s%s", c.batch, c.rows, c.q_heads, c.kv_heads, c.dim,
-                std::string(name_of(c.dtype)).c_str(), c.causal ? " causal" : "", c.dropout > 0 ? " dropout" : "");
-  report("attention forward", shape, 2 * product, median_seconds([&] { attention(qkv, layout, segments, options); }),
-         peak);
+  std::snprintf(shape, sizeof shape, "%ldx%ld %ld/%ld heads x %ld %s%s%s", c.batch, c.rows, c.q_heads,
+                c.kv_heads, c.dim, std::string(name_of(c.dtype)).c_str(), c.causal ? " causal" : "",
+                c.dropout > 0 ? " dropout" : "");
+  report("attention forward", shape, 2 * product,
+         median_seconds([&] { attention(qkv, layout, segments, options); }), peak);
   const Tensor dy = filled({rows, c.q_heads * c.dim}, c.dtype);
   std::unique_ptr<Tape> tape;
   Tensor y;
@@ -132,7 +145,8 @@ void bench_rope() {
 }
 
 // One step in which every sequence has `length` cached tokens and `rows` more.
-void bench_cached(int64_t sequences, int64_t length, int64_t rows, const HeadLayout& layout, DType dtype, double peak) {
+void bench_cached(int64_t sequences, int64_t length, int64_t rows, const HeadLayout& layout, DType dtype,
+                  double peak) {
   const int64_t block = 16, blocks = (length + rows + block - 1) / block;
   const Shape cache{sequences * blocks, layout.kv_heads, block, layout.head_dim};
   const KvBlocks kv{filled(cache, dtype), filled(cache, dtype)};
@@ -144,13 +158,15 @@ void bench_cached(int64_t sequences, int64_t length, int64_t rows, const HeadLay
   const Tensor qkv = filled({sequences * rows, layout.width()}, dtype);
   const double seconds = median_seconds([&] { cached_attention(qkv, layout, kv, view, 0); });
   char shape[64];
-  std::snprintf(shape, sizeof shape, "%ldx(%ld+%ld) %ld/%ld heads x %ld %s", sequences, length, rows, layout.q_heads,
-                layout.kv_heads, layout.head_dim, std::string(name_of(dtype)).c_str());
+  std::snprintf(shape, sizeof shape, "%ldx(%ld+%ld) %ld/%ld heads x %ld %s", sequences, length, rows,
+                layout.q_heads, layout.kv_heads, layout.head_dim, std::string(name_of(dtype)).c_str());
   const double pairs = static_cast<double>(rows * length + rows * (rows + 1) / 2);
   if (rows > 1)
-    return report("cached prefill", shape, 4.0 * pairs * static_cast<double>(sequences * layout.q_heads * layout.head_dim),
-                  seconds, peak);
-  const double bytes = 2.0 * static_cast<double>(sequences * (length + 1) * layout.kv_heads * layout.head_dim) *
+    return report("cached prefill", shape,
+                  4.0 * pairs * static_cast<double>(sequences * layout.q_heads * layout.head_dim), seconds,
+                  peak);
+  const double bytes = 2.0 *
+                       static_cast<double>(sequences * (length + 1) * layout.kv_heads * layout.head_dim) *
                        static_cast<double>(size_of(dtype));
   std::printf("%-22s %-34s %9.3f ms %8.1f GB/s of keys and values\n", "cached decode", shape, seconds * 1e3,
               bytes * 1e-9 / seconds);
@@ -159,10 +175,11 @@ void bench_cached(int64_t sequences, int64_t length, int64_t rows, const HeadLay
 void run() {
   const double peak = peak_flops();
   std::printf("threads %d, f32 FMA peak %.1f GF/s\n", omp_get_max_threads(), peak * 1e-9);
-  for (const Case& c : {Case{4, 256, 12, 12, 64, true, DType::kF32, 0}, Case{4, 1024, 12, 12, 64, true, DType::kF32, 0},
-                        Case{4, 1024, 12, 12, 64, true, DType::kF32, 0.1f},
-                        Case{4, 1024, 12, 12, 64, true, DType::kBF16, 0}, Case{8, 128, 12, 12, 64, false, DType::kF32, 0},
-                        Case{1, 2048, 8, 2, 128, true, DType::kF32, 0}, Case{1, 4096, 1, 1, 128, true, DType::kF32, 0}})
+  for (const Case& c :
+       {Case{4, 256, 12, 12, 64, true, DType::kF32, 0}, Case{4, 1024, 12, 12, 64, true, DType::kF32, 0},
+        Case{4, 1024, 12, 12, 64, true, DType::kF32, 0.1f}, Case{4, 1024, 12, 12, 64, true, DType::kBF16, 0},
+        Case{8, 128, 12, 12, 64, false, DType::kF32, 0}, Case{1, 2048, 8, 2, 128, true, DType::kF32, 0},
+        Case{1, 4096, 1, 1, 128, true, DType::kF32, 0}})
     bench_attention(c, peak);
   bench_rope();
   bench_cached(4, 0, 512, {12, 12, 64}, DType::kF32, peak);

@@ -1,5 +1,5 @@
-// Attention over packed rows. Dao 2023, arXiv:2307.08691: tiles of queries and keys, online softmax, and a backward that
-// recomputes the weights from the saved log-sum-exp.
+// Attention over packed rows. Dao 2023, arXiv:2307.08691: tiles of queries and keys, online softmax, and a
+// backward that recomputes the weights from the saved log-sum-exp.
 #include "tensor/cpu/attention.h"
 
 #include <omp.h>
@@ -35,7 +35,8 @@ void forward(const AttentionArgs& args, const AttentionItem* items, int64_t num_
       const int64_t row = begin + q.position;
       q.start();
       q.dropout.set(args, item.head, row, q.rows);
-      pack_transposed(qkv + row * at.width + at.query(item.head), at.width, q.rows, dim, args.scale * kLog2E, q.qt);
+      pack_transposed(qkv + row * at.width + at.query(item.head), at.width, q.rows, dim, args.scale * kLog2E,
+                      q.qt);
       const int64_t keys = args.causal ? q.position + q.rows : length;
       for (int64_t key0 = 0; key0 < keys; key0 += kTile) {
         const int64_t n = keys - key0 < kTile ? keys - key0 : kTile;
@@ -51,15 +52,15 @@ void forward(const AttentionArgs& args, const AttentionItem* items, int64_t num_
   }
 }
 
-// A block of queries in backward, in both orders: along the lanes for scores, and in rows as the right operand of the
-// key and value gradients.
+// A block of queries in backward, in both orders: along the lanes for scores, and in rows as the right
+// operand of the key and value gradients.
 struct QueryGradTile {
   int64_t rows, position;
-  float* qt;     // [head_dim][kStride], times scale * log2(e)
-  float* d_ot;   // [head_dim][kStride]
-  float* q;      // [kTile][padded]
-  float* d_o;    // [kTile][padded]
-  float* d_qt;   // [head_dim, rounded up][kStride], without the scale
+  float* qt;    // [head_dim][kStride], times scale * log2(e)
+  float* d_ot;  // [head_dim][kStride]
+  float* q;     // [kTile][padded]
+  float* d_o;   // [kTile][padded]
+  float* d_qt;  // [head_dim, rounded up][kStride], without the scale
   TileDropout dropout;
   alignas(64) float lse[kTile];    // base 2
   alignas(64) float delta[kTile];  // sum over d of d_out * out: the softmax's part of the score gradient
@@ -67,8 +68,8 @@ struct QueryGradTile {
 
 struct KeyGradTile {
   int64_t key0, n;
-  float* k;   // [kTile][padded]
-  float* v;   // [kTile][padded]
+  float* k;    // [kTile][padded]
+  float* v;    // [kTile][padded]
   float* d_k;  // [kTile][padded], without the scale
   float* d_v;  // [kTile][padded]
 };
@@ -80,28 +81,30 @@ struct Backward {
   float* d_scores;  // the same
 };
 
-// Row m of c += sum over queries of a[m][query] * b[query], for the key rows of a tile. Queries before the diagonal do
-// not see a key, so their part is left out.
-void add_key_gradient(const Backward& w, const float* a, const float* b, int64_t queries, int64_t first_query_of_key0,
-                      int64_t keys, float* c) {
+// Row m of c += sum over queries of a[m][query] * b[query], for the key rows of a tile. Queries before the
+// diagonal do not see a key, so their part is left out.
+void add_key_gradient(const Backward& w, const float* a, const float* b, int64_t queries,
+                      int64_t first_query_of_key0, int64_t keys, float* c) {
   const auto add = [&](auto vecs, int64_t d) {
     for (int64_t j = 0; j < keys; j += kRowBlock) {
       int64_t from = 0;
       if (w.causal && j + first_query_of_key0 > 0) from = j + first_query_of_key0;
       if (from >= queries) break;
-      multiply<decltype(vecs)::value, Into::kAdd>(a + j * kStride + from, kStride, kRowBlock, b + from * w.padded + d,
-                                                  w.padded, queries - from, c + j * w.padded + d, w.padded);
+      multiply<decltype(vecs)::value, Into::kAdd>(a + j * kStride + from, kStride, kRowBlock,
+                                                  b + from * w.padded + d, w.padded, queries - from,
+                                                  c + j * w.padded + d, w.padded);
     }
   };
   int64_t d = 0;
-  for (; d + kPanel <= round_up(w.dim, kLanes); d += kPanel) add(std::integral_constant<int, kPanelVecs>(), d);
+  for (; d + kPanel <= round_up(w.dim, kLanes); d += kPanel)
+    add(std::integral_constant<int, kPanelVecs>(), d);
   for (; d < w.dim; d += kLanes) add(std::integral_constant<int, 1>(), d);
 }
 
 // One tile of backward. With P the weights, D the dropout factors and S the scores:
 // dV += (P D)^T dO; dS = P (D (dO V^T) - delta); dQ += dS K; dK += dS^T Q.
-__attribute__((noinline)) void grad_tile(const Backward& w, QueryGradTile& q, const KeyGradTile& k, bool queries,
-                                         bool keys) {
+__attribute__((noinline)) void grad_tile(const Backward& w, QueryGradTile& q, const KeyGradTile& k,
+                                         bool queries, bool keys) {
   for (int64_t first = 0; first < q.rows; first += kPanel) {
     const int64_t position = q.position + first;
     int64_t limit = k.n;
@@ -129,7 +132,8 @@ __attribute__((noinline)) void grad_tile(const Backward& w, QueryGradTile& q, co
           for (int64_t i = j; i < j + 4 && i < limit; ++i) {
             const Vec weight = exp2_vec(load_vec(weights + i * kStride) - lse);
             store_vec(weights + i * kStride, weight * factor[i - j]);
-            store_vec(d_scores + i * kStride, weight * (load_vec(d_scores + i * kStride) * factor[i - j] - delta));
+            store_vec(d_scores + i * kStride,
+                      weight * (load_vec(d_scores + i * kStride) * factor[i - j] - delta));
           }
         }
       }
@@ -152,11 +156,13 @@ __attribute__((noinline)) void grad_tile(const Backward& w, QueryGradTile& q, co
 template <class T>
 class BackwardWorker {
  public:
-  BackwardWorker(const AttentionArgs& args, const AttentionGradArgs& grad) : args_(args), grad_(grad), at_(args) {
+  BackwardWorker(const AttentionArgs& args, const AttentionGradArgs& grad)
+      : args_(args), grad_(grad), at_(args) {
     Scratch scratch(args);
     const int64_t padded = attention_padded_dim(args.head_dim);
     w_ = {args.causal, args.head_dim, padded, scratch.take(kTile * kStride), scratch.take(kTile * kStride)};
-    for (float** tile : {&q_.qt, &q_.d_ot, &q_.q, &q_.d_o, &q_.d_qt, &k_.k, &k_.v}) *tile = scratch.take(kStride * padded);
+    for (float** tile : {&q_.qt, &q_.d_ot, &q_.q, &q_.d_o, &q_.d_qt, &k_.k, &k_.v})
+      *tile = scratch.take(kStride * padded);
     held_ = scratch.take(0);
   }
 
@@ -229,9 +235,11 @@ class BackwardWorker {
       Vec sum{};
       if (r < q_.rows)
         for (int64_t d = 0; d < w_.dim; d += kLanes)
-          sum += load_part(out + r * out_width + d, w_.dim - d) * load_part(d_out + r * out_width + d, w_.dim - d);
+          sum += load_part(out + r * out_width + d, w_.dim - d) *
+                 load_part(d_out + r * out_width + d, w_.dim - d);
       q_.delta[r] = sum_lanes(sum);
-      q_.lse[r] = r < q_.rows ? grad_.lse[(row + r) * at_.q_heads + head] : FLT_MAX;  // a weight of 0 where no query is
+      q_.lse[r] = r < q_.rows ? grad_.lse[(row + r) * at_.q_heads + head]
+                              : FLT_MAX;  // a weight of 0 where no query is
     }
     q_.dropout.set(args_, head, row, q_.rows);
   }
@@ -272,8 +280,8 @@ class BackwardWorker {
 };
 
 template <class Step>
-void backward(const AttentionArgs& args, const AttentionGradArgs& grad, const AttentionItem* items, int64_t num_items,
-              Step step) {
+void backward(const AttentionArgs& args, const AttentionGradArgs& grad, const AttentionItem* items,
+              int64_t num_items, Step step) {
   with_float_type(args.dtype, [&](auto* tag) {
 #pragma omp parallel num_threads(args.threads)
     {
@@ -298,13 +306,14 @@ void attention_backward(const AttentionArgs& args, const AttentionGradArgs& grad
   backward(args, grad, items, num_items, [](auto& worker, const AttentionItem& item) { worker.whole(item); });
 }
 
-void attention_backward_queries(const AttentionArgs& args, const AttentionGradArgs& grad, const AttentionItem* items,
-                                int64_t num_items) {
-  backward(args, grad, items, num_items, [](auto& worker, const AttentionItem& item) { worker.queries(item); });
+void attention_backward_queries(const AttentionArgs& args, const AttentionGradArgs& grad,
+                                const AttentionItem* items, int64_t num_items) {
+  backward(args, grad, items, num_items,
+           [](auto& worker, const AttentionItem& item) { worker.queries(item); });
 }
 
-void attention_backward_keys(const AttentionArgs& args, const AttentionGradArgs& grad, const AttentionItem* items,
-                             int64_t num_items) {
+void attention_backward_keys(const AttentionArgs& args, const AttentionGradArgs& grad,
+                             const AttentionItem* items, int64_t num_items) {
   backward(args, grad, items, num_items, [](auto& worker, const AttentionItem& item) { worker.keys(item); });
 }
 

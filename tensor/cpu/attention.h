@@ -1,6 +1,6 @@
-// The attention kernels (contracts: tensor/ops/attention.h, tensor/ops/cached_attention.h). Work comes as a list of
-// items made by the op, so that any mix of segment lengths is spread over the threads; results do not depend on which
-// thread does what.
+// The attention kernels (contracts: tensor/ops/attention.h, tensor/ops/cached_attention.h). Work comes as a
+// list of items made by the op, so that any mix of segment lengths is spread over the threads; results do not
+// depend on which thread does what.
 #pragma once
 
 #include <cstdint>
@@ -10,12 +10,12 @@
 
 namespace trireme::cpu {
 
-// Rows of queries and of keys in one tile. Element [t][k] of a tile is held with the keys in rows and the queries along
-// the lanes, so that the softmax never works across lanes, and K and V need no transposition.
+// Rows of queries and of keys in one tile. Element [t][k] of a tile is held with the keys in rows and the
+// queries along the lanes, so that the softmax never works across lanes, and K and V need no transposition.
 static constexpr int64_t kAttentionTile = 64;
 
-// Floats from row to row of a tile's scratch. An odd number of cache lines, or else the columns of a power of two of rows
-// would fall into few sets of the first cache.
+// Floats from row to row of a tile's scratch. An odd number of cache lines, or else the columns of a power of
+// two of rows would fall into few sets of the first cache.
 static constexpr int64_t kAttentionStride = kAttentionTile + 16;
 
 static constexpr int64_t attention_padded(int64_t n, int64_t multiple) {
@@ -39,18 +39,18 @@ struct AttentionArgs {
   float scale;
   bool dropout;
   uint32_t drop_threshold, stream;
-  float keep_scale;             // 1 / (1 - p)
-  const uint64_t* head_seeds;   // by local query head
-  const int64_t* row_keys;      // by row
-  float* scratch;               // scratch_stride floats for each thread
+  float keep_scale;            // 1 / (1 - p)
+  const uint64_t* head_seeds;  // by local query head
+  const int64_t* row_keys;     // by row
+  float* scratch;              // scratch_stride floats for each thread
   int64_t scratch_stride;
   int threads;
 };
 
 // Floats of scratch a thread needs.
 static constexpr int64_t attention_forward_scratch(int64_t head_dim) {
-  return 2 * kAttentionStride * attention_padded_dim(head_dim) + 2 * kAttentionTile * attention_padded_dim(head_dim) +
-         kAttentionTile * kAttentionStride;
+  return 2 * kAttentionStride * attention_padded_dim(head_dim) +
+         2 * kAttentionTile * attention_padded_dim(head_dim) + kAttentionTile * kAttentionStride;
 }
 // `held_keys`: keys whose gradients a thread keeps at once: the longest segment in one pass, a tile in two.
 static constexpr int64_t attention_backward_scratch(int64_t head_dim, int64_t held_keys) {
@@ -58,10 +58,11 @@ static constexpr int64_t attention_backward_scratch(int64_t head_dim, int64_t he
          2 * attention_padded(held_keys, kAttentionTile) * attention_padded_dim(head_dim);
 }
 
-// Items are (segment, query head, query block). out [rows, q_heads * head_dim] in dtype. lse [rows, q_heads], or null:
-// the base-2 logarithm of the sum of exp(scale * q.k) over the visible keys.
+// Items are (segment, query head, query block). out [rows, q_heads * head_dim] in dtype. lse [rows, q_heads],
+// or null: the base-2 logarithm of the sum of exp(scale * q.k) over the visible keys.
 TRIREME_CPU_KERNEL(attention_forward,
-                   (const AttentionArgs& args, const AttentionItem* items, int64_t num_items, void* out, float* lse),
+                   (const AttentionArgs& args, const AttentionItem* items, int64_t num_items, void* out,
+                    float* lse),
                    (args, items, num_items, out, lse))
 
 struct AttentionGradArgs {
@@ -76,8 +77,9 @@ TRIREME_CPU_KERNEL(attention_backward,
                    (const AttentionArgs& args, const AttentionGradArgs& grad, const AttentionItem* items,
                     int64_t num_items),
                    (args, grad, items, num_items))
-// The same bits in two passes of three and four products a tile, for fewer items than threads: the query gradients by
-// (segment, query head, query block), and those of keys and values by (segment, key head, key block).
+// The same bits in two passes of three and four products a tile, for fewer items than threads: the query
+// gradients by (segment, query head, query block), and those of keys and values by (segment, key head, key
+// block).
 TRIREME_CPU_KERNEL(attention_backward_queries,
                    (const AttentionArgs& args, const AttentionGradArgs& grad, const AttentionItem* items,
                     int64_t num_items),

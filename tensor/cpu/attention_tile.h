@@ -1,5 +1,5 @@
-// One tile of attention: the small products, the online softmax and the packing, shared by the kernels over packed rows
-// and over a paged cache. Queries lie along the lanes: scores are held as [key][query].
+// One tile of attention: the small products, the online softmax and the packing, shared by the kernels over
+// packed rows and over a paged cache. Queries lie along the lanes: scores are held as [key][query].
 #pragma once
 
 #include <omp.h>
@@ -15,8 +15,8 @@ namespace trireme::cpu::TRIREME_ISA {
 constexpr int kTile = static_cast<int>(kAttentionTile);
 constexpr int kStride = static_cast<int>(kAttentionStride);
 constexpr float kLog2E = 1.44269504f;
-// A register block of the products: kRowBlock rows of kPanelVecs vectors; its accumulators, one row of B and a broadcast
-// fit the 32 (or 16) registers and hide the latency of FMA.
+// A register block of the products: kRowBlock rows of kPanelVecs vectors; its accumulators, one row of B and
+// a broadcast fit the 32 (or 16) registers and hide the latency of FMA.
 constexpr int kRowBlock = kLanes == 16 ? 8 : 4;
 constexpr int kPanelVecs = 2;
 constexpr int kPanel = kPanelVecs * kLanes;
@@ -57,9 +57,9 @@ enum class Into { kSet, kAdd, kScaleAdd };
 // c[m][n] = (0 | c | c * factor[n]) + sum over k < depth of a[m * row + k * col] * b[k * ldb + n],
 // for m < kRowBlock and n < kVecs * kLanes.
 template <int kVecs, Into kInto>
-inline __attribute__((always_inline)) void multiply_block(const float* a, int64_t row, int64_t col, const float* b,
-                                                          int64_t ldb, int64_t depth, float* c, int64_t ldc,
-                                                          const Vec* factor) {
+inline __attribute__((always_inline)) void multiply_block(const float* a, int64_t row, int64_t col,
+                                                          const float* b, int64_t ldb, int64_t depth,
+                                                          float* c, int64_t ldc, const Vec* factor) {
   Vec sum[kRowBlock][kVecs];
 #pragma GCC unroll 8
   for (int m = 0; m < kRowBlock; ++m)
@@ -88,15 +88,15 @@ inline __attribute__((always_inline)) void multiply_block(const float* a, int64_
 
 // Rows of A as they lie: c[m] (+)= sum over k of a[m * lda + k] * b[k]. `rows` is rounded up to kRowBlock.
 template <int kVecs, Into kInto>
-inline void multiply(const float* a, int64_t lda, int64_t rows, const float* b, int64_t ldb, int64_t depth, float* c,
-                     int64_t ldc) {
+inline void multiply(const float* a, int64_t lda, int64_t rows, const float* b, int64_t ldb, int64_t depth,
+                     float* c, int64_t ldc) {
   for (int64_t m = 0; m < rows; m += kRowBlock)
     multiply_block<kVecs, kInto>(a + m * lda, lda, 1, b, ldb, depth, c + m * ldc, ldc, nullptr);
 }
 // A transposed: c[m] (+)= sum over k of a[k * lda + m] * b[k].
 template <int kVecs, Into kInto>
-inline void multiply_transposed(const float* a, int64_t lda, int64_t rows, const float* b, int64_t ldb, int64_t depth,
-                                float* c, int64_t ldc, const Vec* factor = nullptr) {
+inline void multiply_transposed(const float* a, int64_t lda, int64_t rows, const float* b, int64_t ldb,
+                                int64_t depth, float* c, int64_t ldc, const Vec* factor = nullptr) {
   for (int64_t m = 0; m < rows; m += kRowBlock)
     multiply_block<kVecs, kInto>(a + m, 1, lda, b, ldb, depth, c + m * ldc, ldc, factor);
 }
@@ -117,7 +117,8 @@ inline void pad_rows(float* dst, int64_t rows, int64_t padded) {
 
 // dst[d][r] = scale * src[r * stride + d], [dim][kStride], zero for rows from `rows` to a multiple of kPanel.
 template <class T>
-inline void pack_transposed(const T* src, int64_t stride, int64_t rows, int64_t dim, float scale, float* dst) {
+inline void pack_transposed(const T* src, int64_t stride, int64_t rows, int64_t dim, float scale,
+                            float* dst) {
   for (int64_t r = 0; r < round_up(rows, kPanel); r += kLanes)
     for (int64_t d = 0; d < dim; d += kLanes) {
       Vec v[kLanes];
@@ -129,11 +130,13 @@ inline void pack_transposed(const T* src, int64_t stride, int64_t rows, int64_t 
 }
 // dst[r * stride + d] = scale * src[d][r].
 template <class T>
-inline void unpack_transposed(const float* src, int64_t rows, int64_t dim, float scale, T* dst, int64_t stride) {
+inline void unpack_transposed(const float* src, int64_t rows, int64_t dim, float scale, T* dst,
+                              int64_t stride) {
   for (int64_t r = 0; r < rows; r += kLanes)
     for (int64_t d = 0; d < dim; d += kLanes) {
       Vec v[kLanes];
-      for (int i = 0; i < kLanes; ++i) v[i] = d + i < dim ? load_vec(src + (d + i) * kStride + r) * scale : Vec{};
+      for (int i = 0; i < kLanes; ++i)
+        v[i] = d + i < dim ? load_vec(src + (d + i) * kStride + r) * scale : Vec{};
       transpose(v);
       for (int i = 0; i < kLanes && r + i < rows; ++i) store_part(dst + (r + i) * stride + d, v[i], dim - d);
     }
@@ -169,13 +172,13 @@ struct TileDropout {
 
 // Up to kTile queries of one head and what the online softmax keeps of them.
 struct QueryTile {
-  int64_t rows;        // queries
-  int64_t position;    // of the first one, among the keys
-  bool causal;         // query i sees keys [0, position + i]
+  int64_t rows;      // queries
+  int64_t position;  // of the first one, among the keys
+  bool causal;       // query i sees keys [0, position + i]
   int64_t head_dim;
-  float* qt;           // [head_dim][kStride], times scale * log2(e)
-  float* ot;           // [head_dim, rounded up to kRowBlock][kStride]: output, not yet divided by `sum`
-  float* scores;       // [kTile][kStride] scratch
+  float* qt;      // [head_dim][kStride], times scale * log2(e)
+  float* ot;      // [head_dim, rounded up to kRowBlock][kStride]: output, not yet divided by `sum`
+  float* scores;  // [kTile][kStride] scratch
   TileDropout dropout;
   alignas(64) float top[kTile];  // largest score so far
   alignas(64) float sum[kTile];  // of 2^(score - top)
@@ -185,8 +188,8 @@ struct QueryTile {
   }
 };
 
-// Sets to -FLT_MAX the scores of keys [0, limit), the first of which has number key0, that the queries of a panel do not
-// see; `position` is that of the panel's first query.
+// Sets to -FLT_MAX the scores of keys [0, limit), the first of which has number key0, that the queries of a
+// panel do not see; `position` is that of the panel's first query.
 inline void mask_later_keys(float* panel, int64_t limit, int64_t key0, int64_t position) {
   const IntVec lanes = lane_numbers();
   for (int64_t j = position + 1 > key0 ? position + 1 - key0 : 0; j < limit; ++j)
@@ -197,10 +200,10 @@ inline void mask_later_keys(float* panel, int64_t limit, int64_t key0, int64_t p
     }
 }
 
-// Adds keys [key0, key0 + n) to the softmax and the output of every query. k and v are [kTile][padded], zero-padded.
-// The first call for a query must hold a key that it sees.
-inline __attribute__((noinline)) void attend_tile(QueryTile& q, const float* k, const float* v, int64_t key0, int64_t n,
-                                                  int64_t padded) {
+// Adds keys [key0, key0 + n) to the softmax and the output of every query. k and v are [kTile][padded],
+// zero-padded. The first call is with key0 = 0, a key that every query sees.
+inline __attribute__((noinline)) void attend_tile(QueryTile& q, const float* k, const float* v, int64_t key0,
+                                                  int64_t n, int64_t padded) {
   for (int64_t first = 0; first < q.rows; first += kPanel) {
     const int64_t position = q.position + first;
     int64_t limit = n;

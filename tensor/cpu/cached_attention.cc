@@ -30,10 +30,13 @@ struct Sequence {
   }
 };
 
-int64_t rows_of(const CachedAttentionArgs& a, int64_t s) { return a.attention.starts[s + 1] - a.attention.starts[s]; }
+int64_t rows_of(const CachedAttentionArgs& a, int64_t s) {
+  return a.attention.starts[s + 1] - a.attention.starts[s];
+}
 
 template <class T>
-void prefill(const CachedAttentionArgs& args, const CachedItem& item, QueryTile& q, float* k, float* v, T* out) {
+void prefill(const CachedAttentionArgs& args, const CachedItem& item, QueryTile& q, float* k, float* v,
+             T* out) {
   const AttentionArgs& a = args.attention;
   const Columns at(a);
   const Sequence<T> sequence(args, item.sequence);
@@ -43,8 +46,8 @@ void prefill(const CachedAttentionArgs& args, const CachedItem& item, QueryTile&
   q.rows = rows - first < kTile ? rows - first : kTile;
   q.position = args.lengths[item.sequence] + first;
   q.start();
-  pack_transposed(static_cast<const T*>(a.qkv) + row * at.width + at.query(item.head), at.width, q.rows, a.head_dim,
-                  a.scale * kLog2E, q.qt);
+  pack_transposed(static_cast<const T*>(a.qkv) + row * at.width + at.query(item.head), at.width, q.rows,
+                  a.head_dim, a.scale * kLog2E, q.qt);
   const int64_t keys = q.position + q.rows;
   for (int64_t key0 = 0; key0 < keys; key0 += kTile) {
     const int64_t n = keys - key0 < kTile ? keys - key0 : kTile;
@@ -85,11 +88,12 @@ void prefetch_row(const T* row, int64_t dim) {
   for (int64_t d = 0; d < dim; d += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(row + d);
 }
 
-// scores[r][j] = queries[r] . key j, for kQueries queries `stride` apart. With `next` it asks for the rows that come
-// after: the values of these keys and the keys of the next tile, which blocks keep the processor from guessing.
+// scores[r][j] = queries[r] . key j, for kQueries queries `stride` apart. With `next` it asks for the rows
+// that come after: the values of these keys and the keys of the next tile, which blocks keep the processor
+// from guessing.
 template <int kQueries, class T>
-void score_keys(const float* queries, int64_t stride, const KeyRows<T>& rows, const KeyRows<T>* next, int64_t dim,
-                float* scores) {
+void score_keys(const float* queries, int64_t stride, const KeyRows<T>& rows, const KeyRows<T>* next,
+                int64_t dim, float* scores) {
   const int64_t whole = dim / kLanes * kLanes;
   for (int64_t j = 0; j < rows.n; j += kLanes) {
     Vec dot[kQueries][kLanes];
@@ -150,8 +154,8 @@ void add_values(const float* weights, const float* rescale, const KeyRows<T>& ro
 
 float exp2_scalar(float x) { return exp2_vec(broadcast(x))[0]; }
 
-// Turns scores[0, n), of which the first `visible` are seen, into weights and updates top and sum. Returns what the
-// output so far is to be multiplied by.
+// Turns scores[0, n), of which the first `visible` are seen, into weights and updates top and sum. Returns
+// what the output so far is to be multiplied by.
 float softmax_step(float* scores, int64_t n, int64_t visible, float& top, float& sum) {
   for (int64_t j = visible; j < round_up(n, kLanes); ++j) scores[j] = -FLT_MAX;
   Vec highest = broadcast(top);
@@ -173,14 +177,16 @@ float softmax_step(float* scores, int64_t n, int64_t visible, float& top, float&
   return rescale;
 }
 
-// One chunk of keys for every query of a sequence that shares them: query r is new row r / group, head r % group.
+// One chunk of keys for every query of a sequence that shares them: query r is new row r / group, head r %
+// group.
 template <class T>
 void decode(const CachedAttentionArgs& args, const CachedItem& item, float* scratch) {
   const AttentionArgs& a = args.attention;
   const Columns at(a);
   const Sequence<T> sequence(args, item.sequence);
   const int64_t dim = a.head_dim, padded = attention_padded_dim(dim);
-  const int64_t rows = rows_of(args, item.sequence), length = args.lengths[item.sequence], queries = rows * at.group;
+  const int64_t rows = rows_of(args, item.sequence), length = args.lengths[item.sequence],
+                queries = rows * at.group;
   float* q = scratch;
   float* scores = q + queries * padded;
   float* top = args.partials + item.partial * args.partial_stride;

@@ -7,8 +7,8 @@ namespace trireme::cpu {
 
 static constexpr int64_t kDecodeChunk = 256;  // keys that one decode item streams
 
-// A block of queries of one query head (partial < 0), or one chunk of keys for all new rows of a sequence and all query
-// heads of one key head, whose result goes to partials[partial].
+// A block of queries of one query head (partial < 0), or one chunk of keys for all new rows of a sequence and
+// all query heads of one key head, whose result goes to partials[partial].
 struct CachedItem {
   int32_t sequence, head, block, partial;
 };
@@ -31,8 +31,8 @@ struct CachedAttentionArgs {
   int64_t partial_stride;
 };
 
-// A partial result holds, for each of `queries` (new rows times query heads per key head), the largest score, the sum of
-// weights and the unscaled output.
+// A partial result holds, for each of `queries` (new rows times query heads per key head), the largest score,
+// the sum of weights and the unscaled output.
 static constexpr int64_t cached_partial_floats(int64_t head_dim, int64_t queries) {
   return queries * (attention_padded_dim(head_dim) + 16);
 }

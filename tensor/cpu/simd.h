@@ -1,6 +1,7 @@
-// Vectors of the widest registers of the instruction set that a kernel file is compiled for, with GCC's vector types:
-// loads and stores that convert from storage types, 2^x, transposition and Philox, one number a lane. For kernels whose
-// loops the compiler does not vectorise well by itself; the others use the scalar pieces of vec.h.
+// Vectors of the widest registers of the instruction set that a kernel file is compiled for, with GCC's
+// vector types: loads and stores that convert from storage types, 2^x, transposition and Philox, one number a
+// lane. For kernels whose loops the compiler does not vectorise well by itself; the others use the scalar
+// pieces of vec.h.
 #pragma once
 
 #include <bit>
@@ -107,8 +108,8 @@ inline float sum_lanes(Vec v) {
   return lanes[0];
 }
 
-// 2^x for x <= 127; relative error below 2e-7. Exactly 0 below -126.5; NaN stays NaN. A minimax polynomial of degree 5
-// on [-1/2, 1/2], times a power of two made in the exponent bits.
+// 2^x for x <= 127; relative error below 2e-7. Exactly 0 below -126.5; NaN stays NaN. A minimax polynomial of
+// degree 5 on [-1/2, 1/2], times a power of two made in the exponent bits.
 inline Vec exp2_vec(Vec x) {
   const Vec lowest = broadcast(-127.0f);
   // 1.5 * 2^23 + 127: adding it rounds to an integer and leaves the biased exponent in the low bits.
@@ -146,10 +147,10 @@ inline void transpose_stage(Vec* v) {
 }
 inline void transpose(Vec* v) { transpose_stage<kLanes / 2>(v); }
 
-// philox() of tensor/rng.h for kLanes rows at once: word[w] holds word w of each lane's row. Even and odd rows go their
-// own ways as the low halves of 64-bit lanes (see dropout_mask.h), and meet at the end.
-inline void philox_vec(uint64_t seed, uint32_t stream, WordVec row_low, WordVec row_high, uint32_t column_div_4,
-                       WordVec word[4]) {
+// philox() of tensor/rng.h for kLanes rows at once: word[w] holds word w of each lane's row. Even and odd
+// rows go their own ways as the low halves of 64-bit lanes (see dropout_mask.h), and meet at the end.
+inline void philox_vec(uint64_t seed, uint32_t stream, WordVec row_low, WordVec row_high,
+                       uint32_t column_div_4, WordVec word[4]) {
   const Lanes zero = {};
   const Lanes factor0 = zero + 0xD2511F53ll, factor1 = zero + 0xCD9E8D57ll, low_half = zero + 0xffffffffll;
   Lanes c0[2] = {std::bit_cast<Lanes>(row_low), high_half(std::bit_cast<Lanes>(row_low))};

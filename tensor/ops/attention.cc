@@ -34,8 +34,9 @@ struct Call {
   }
 };
 
-// (segment, head, block) for all blocks of all segments. Where a later block sees more keys it comes first, so that the
-// longest pieces of work are not left for the end. Blocks of one head stay together: they share its keys in the cache.
+// (segment, head, block) for all blocks of all segments. Where a later block sees more keys it comes first,
+// so that the longest pieces of work are not left for the end. Blocks of one head stay together: they share
+// its keys in the cache.
 std::vector<cpu::AttentionItem> blocks_of(const Call& call, int64_t heads, bool last_first) {
   std::vector<cpu::AttentionItem> items;
   for (int64_t s = 0; s < call.segments(); ++s) {
@@ -59,12 +60,13 @@ int threads_for(size_t items, double multiply_adds) {
 double product_size(const Call& call) {
   double pairs = 0;
   for (int64_t s = 0; s < call.segments(); ++s)
-    pairs += static_cast<double>(call.length(s)) * static_cast<double>(call.length(s)) * (call.args.causal ? 0.5 : 1);
+    pairs += static_cast<double>(call.length(s)) * static_cast<double>(call.length(s)) *
+             (call.args.causal ? 0.5 : 1);
   return pairs * static_cast<double>(call.layout.q_heads * call.layout.head_dim);
 }
 
-// Whether two passes of seven products over (head, block) items end before one pass of five over (segment, key head)
-// items, of which there may be too few for the threads, or one much longer than the others.
+// Whether two passes of seven products over (head, block) items end before one pass of five over (segment,
+// key head) items, of which there may be too few for the threads, or one much longer than the others.
 bool two_passes_are_faster(const Call& call, int threads) {
   double total = 0, largest = 0;
   int64_t count = 0;
@@ -88,7 +90,8 @@ Tensor backward(Call& call, const Tensor& out, const Tensor& lse, const Tensor& 
   if (two_passes_are_faster(call, omp_get_max_threads())) {
     const auto queries = blocks_of(call, call.layout.q_heads, call.args.causal);
     const auto keys = blocks_of(call, call.layout.kv_heads, false);
-    call.give_scratch(threads_for(queries.size(), 3 * work), cpu::attention_backward_scratch(dim, cpu::kAttentionTile), scratch);
+    call.give_scratch(threads_for(queries.size(), 3 * work),
+                      cpu::attention_backward_scratch(dim, cpu::kAttentionTile), scratch);
     cpu::attention_backward_queries(call.args, grad, queries.data(), static_cast<int64_t>(queries.size()));
     cpu::attention_backward_keys(call.args, grad, keys.data(), static_cast<int64_t>(keys.size()));
     return d_qkv;
@@ -100,7 +103,8 @@ Tensor backward(Call& call, const Tensor& out, const Tensor& lse, const Tensor& 
   std::stable_sort(items.begin(), items.end(), [&](const auto& a, const auto& b) {
     return call.length(a.segment) > call.length(b.segment);
   });
-  call.give_scratch(threads_for(items.size(), 5 * work), cpu::attention_backward_scratch(dim, call.longest), scratch);
+  call.give_scratch(threads_for(items.size(), 5 * work), cpu::attention_backward_scratch(dim, call.longest),
+                    scratch);
   cpu::attention_backward(call.args, grad, items.data(), static_cast<int64_t>(items.size()));
   return d_qkv;
 }
@@ -132,9 +136,9 @@ void check_heads(const char* op, const Tensor& qkv, const HeadLayout& layout) {
         "; each must be in 1..", kMost);
   check(layout.q_heads % layout.kv_heads == 0, op, ": ", layout.kv_heads, " key heads do not divide ",
         layout.q_heads, " query heads");
-  check(qkv.defined() && qkv.rank() == 2 && is_float(qkv.dtype()) && qkv.dim(1) == layout.width(), op, ": qkv is ",
-        qkv, "; ", layout.q_heads, " query and ", layout.kv_heads, " key heads of dim ", layout.head_dim,
-        " need f32, bf16 or f16 [rows,", layout.width(), "]");
+  check(qkv.defined() && qkv.rank() == 2 && is_float(qkv.dtype()) && qkv.dim(1) == layout.width(), op,
+        ": qkv is ", qkv, "; ", layout.q_heads, " query and ", layout.kv_heads, " key heads of dim ",
+        layout.head_dim, " need f32, bf16 or f16 [rows,", layout.width(), "]");
   check(qkv.device().kind == DeviceKind::kCpu, op, ": qkv is on ", qkv.device(), "; only cpu is supported");
 }
 
@@ -143,13 +147,15 @@ int64_t check_segments(const char* op, const Segments& segments, int64_t rows) {
   check(starts.defined() && starts.rank() == 1 && starts.numel() >= 1 && starts.dtype() == DType::kI32 &&
             starts.device().kind == DeviceKind::kCpu,
         op, ": segment starts are ", starts, "; they must be i32[segments + 1] on the cpu");
-  check(rows <= std::numeric_limits<int32_t>::max(), op, ": ", rows, " rows are more than segments can count");
+  check(rows <= std::numeric_limits<int32_t>::max(), op, ": ", rows,
+        " rows are more than segments can count");
   const auto at = starts.span<int32_t>();
   check(at.front() == 0 && at.back() == rows, op, ": segment starts go from ", at.front(), " to ", at.back(),
         "; they must go from 0 to the ", rows, " rows");
   int64_t longest = 0;
   for (size_t s = 1; s < at.size(); ++s) {
-    check(at[s] >= at[s - 1], op, ": segment ", s - 1, " starts at row ", at[s - 1], " and ends at row ", at[s]);
+    check(at[s] >= at[s - 1], op, ": segment ", s - 1, " starts at row ", at[s - 1], " and ends at row ",
+          at[s]);
     longest = std::max<int64_t>(longest, at[s] - at[s - 1]);
   }
   check(segments.longest == 0 || segments.longest >= longest, op, ": the longest segment is said to have ",
@@ -165,7 +171,8 @@ Tensor attention(const Tensor& qkv, const HeadLayout& layout, const Segments& se
         "; it must be positive, or 0 for 1/sqrt(head_dim)");
   check_dropout(options, rows);
 
-  Call call{.qkv = qkv.detach(), .starts = segments.starts, .row_keys = {}, .layout = layout, .head_seeds = {}};
+  Call call{
+      .qkv = qkv.detach(), .starts = segments.starts, .row_keys = {}, .layout = layout, .head_seeds = {}};
   call.longest = longest;
   cpu::AttentionArgs& args = call.args;
   args.qkv = qkv.raw();
@@ -194,7 +201,8 @@ Tensor attention(const Tensor& qkv, const HeadLayout& layout, const Segments& se
   if (tape) lse = empty({rows, layout.q_heads}, DType::kF32, qkv.device());
   const auto items = blocks_of(call, layout.q_heads, options.causal);
   Tensor scratch;
-  call.give_scratch(threads_for(items.size(), 2 * product_size(call)), cpu::attention_forward_scratch(layout.head_dim), scratch);
+  call.give_scratch(threads_for(items.size(), 2 * product_size(call)),
+                    cpu::attention_forward_scratch(layout.head_dim), scratch);
   cpu::attention_forward(args, items.data(), static_cast<int64_t>(items.size()), out.raw(),
                          tape ? lse.data<float>() : nullptr);
   if (tape) {

@@ -22,19 +22,21 @@ void check_cache(const Tensor& qkv, const HeadLayout& layout, const KvBlocks& ca
     const char* name = t == &cache.keys ? "keys" : "values";
     check(t->defined() && t->rank() == 4 && t->dim(1) == layout.kv_heads && t->dim(2) == view.block_size &&
               t->dim(3) == layout.head_dim && t->dim(0) == cache.keys.dim(0),
-          "cached_attention: ", name, " are ", *t, "; they must be [blocks,", layout.kv_heads, ",", view.block_size, ",",
-          layout.head_dim, "]");
-    check(t->dtype() == qkv.dtype() && t->device() == qkv.device(), "cached_attention: ", name, " are ", *t, ", qkv is ",
-          qkv, "; dtype and device must be the same");
+          "cached_attention: ", name, " are ", *t, "; they must be [blocks,", layout.kv_heads, ",",
+          view.block_size, ",", layout.head_dim, "]");
+    check(t->dtype() == qkv.dtype() && t->device() == qkv.device(), "cached_attention: ", name, " are ", *t,
+          ", qkv is ", qkv, "; dtype and device must be the same");
   }
   check(view.block_size > 0, "cached_attention: block_size is ", view.block_size, "; it must be positive");
   const int64_t sequences = view.rows.count();
-  check(view.lengths.defined() && view.lengths.dtype() == DType::kI32 && view.lengths.shape() == Shape{sequences},
-        "cached_attention: lengths are ", view.lengths, "; ", sequences, " sequences need i32[", sequences, "]");
-  check(view.block_table.defined() && view.block_table.dtype() == DType::kI32 && view.block_table.rank() == 2 &&
-            view.block_table.dim(0) == sequences,
-        "cached_attention: block_table is ", view.block_table, "; ", sequences, " sequences need i32[", sequences,
-        ",blocks]");
+  check(view.lengths.defined() && view.lengths.dtype() == DType::kI32 &&
+            view.lengths.shape() == Shape{sequences},
+        "cached_attention: lengths are ", view.lengths, "; ", sequences, " sequences need i32[", sequences,
+        "]");
+  check(view.block_table.defined() && view.block_table.dtype() == DType::kI32 &&
+            view.block_table.rank() == 2 && view.block_table.dim(0) == sequences,
+        "cached_attention: block_table is ", view.block_table, "; ", sequences, " sequences need i32[",
+        sequences, ",blocks]");
 
   const int32_t* starts = view.rows.starts.data<int32_t>();
   const int32_t* lengths = view.lengths.data<int32_t>();
@@ -44,21 +46,22 @@ void check_cache(const Tensor& qkv, const HeadLayout& layout, const KvBlocks& ca
     check(lengths[s] >= 0, "cached_attention: sequence ", s, " has length ", lengths[s]);
     if (rows == 0) continue;
     const int64_t total = lengths[s] + rows, blocks = (total - 1) / view.block_size + 1;
-    check(blocks <= max_blocks, "cached_attention: sequence ", s, " has ", total, " tokens and needs ", blocks,
-          " blocks of ", view.block_size, ", but its block table has ", max_blocks);
+    check(blocks <= max_blocks, "cached_attention: sequence ", s, " has ", total, " tokens and needs ",
+          blocks, " blocks of ", view.block_size, ", but its block table has ", max_blocks);
     const int32_t* table = view.block_table.data<int32_t>() + s * max_blocks;
     for (int64_t b = 0; b < blocks; ++b)
-      check(table[b] >= 0 && table[b] < cache.keys.dim(0), "cached_attention: block_table[", s, "][", b, "] is ",
-            table[b], "; the cache has blocks 0..", cache.keys.dim(0) - 1);
+      check(table[b] >= 0 && table[b] < cache.keys.dim(0), "cached_attention: block_table[", s, "][", b,
+            "] is ", table[b], "; the cache has blocks 0..", cache.keys.dim(0) - 1);
   }
 }
 
 }  // namespace
 
-Tensor cached_attention(const Tensor& qkv, const HeadLayout& layout, const KvBlocks& cache, const CacheView& view,
-                        float scale) {
+Tensor cached_attention(const Tensor& qkv, const HeadLayout& layout, const KvBlocks& cache,
+                        const CacheView& view, float scale) {
   check_heads("cached_attention", qkv, layout);
-  check(!qkv.tape(), "cached_attention: qkv is a variable of a tape; the cache is for inference, train with attention");
+  check(!qkv.tape(),
+        "cached_attention: qkv is a variable of a tape; the cache is for inference, train with attention");
   check_segments("cached_attention", view.rows, qkv.dim(0));
   check(std::isfinite(scale) && scale >= 0, "cached_attention: scale is ", scale,
         "; it must be positive, or 0 for 1/sqrt(head_dim)");
@@ -103,7 +106,8 @@ Tensor cached_attention(const Tensor& qkv, const HeadLayout& layout, const KvBlo
     const auto count = static_cast<int32_t>((args.lengths[s] + rows - 1) / cpu::kDecodeChunk + 1);
     for (int32_t h = 0; h < layout.kv_heads; ++h) {
       merges.push_back({sequence, h, static_cast<int32_t>(chunks.size()), count});
-      for (int32_t c = 0; c < count; ++c) chunks.push_back({sequence, h, c, static_cast<int32_t>(chunks.size())});
+      for (int32_t c = 0; c < count; ++c)
+        chunks.push_back({sequence, h, c, static_cast<int32_t>(chunks.size())});
     }
   }
   items.insert(items.end(), chunks.begin(), chunks.end());
@@ -114,8 +118,8 @@ Tensor cached_attention(const Tensor& qkv, const HeadLayout& layout, const KvBlo
 
   // No more threads than items, nor than there is work worth waking them for.
   constexpr double kWorthAThread = 32e3;
-  const double useful =
-      std::min(static_cast<double>(items.size()), keys_read * static_cast<double>(layout.head_dim) / kWorthAThread);
+  const double useful = std::min(static_cast<double>(items.size()),
+                                 keys_read * static_cast<double>(layout.head_dim) / kWorthAThread);
   a.threads = static_cast<int>(std::clamp<double>(useful, 1, omp_get_max_threads()));
   a.scratch_stride = cpu::attention_padded(cpu::cached_attention_scratch(layout.head_dim, queries), 16);
   Tensor scratch = empty({a.threads, a.scratch_stride}, DType::kF32);

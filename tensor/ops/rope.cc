@@ -11,23 +11,29 @@ namespace {
 
 double scaled_frequency(double frequency, const RopeScaling& scaling) {
   switch (scaling.kind) {
-    case RopeScaling::Kind::kNone: return frequency;
-    case RopeScaling::Kind::kLinear: return frequency / scaling.factor;
-    case RopeScaling::Kind::kLlama3: break;
+    case RopeScaling::Kind::kNone:
+      return frequency;
+    case RopeScaling::Kind::kLinear:
+      return frequency / scaling.factor;
+    case RopeScaling::Kind::kLlama3:
+      break;
   }
   const double wavelength = 2 * std::numbers::pi / frequency;
   const double turns = static_cast<double>(scaling.original_max_positions) / wavelength;
   if (turns < scaling.low_freq_factor) return frequency / scaling.factor;
   if (turns > scaling.high_freq_factor) return frequency;
-  const double kept = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
+  const double kept =
+      (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
   return (1 - kept) * frequency / scaling.factor + kept * frequency;
 }
 
 void check_options(const RopeOptions& options) {
-  check(std::isfinite(options.theta) && options.theta > 0, "rope: theta is ", options.theta, "; it must be positive");
+  check(std::isfinite(options.theta) && options.theta > 0, "rope: theta is ", options.theta,
+        "; it must be positive");
   const RopeScaling& s = options.scaling;
   if (s.kind == RopeScaling::Kind::kNone) return;
-  check(std::isfinite(s.factor) && s.factor > 0, "rope: scaling factor is ", s.factor, "; it must be positive");
+  check(std::isfinite(s.factor) && s.factor > 0, "rope: scaling factor is ", s.factor,
+        "; it must be positive");
   if (s.kind == RopeScaling::Kind::kLinear) return;
   check(std::isfinite(s.high_freq_factor) && s.low_freq_factor > 0 && s.high_freq_factor > s.low_freq_factor,
         "rope: low_freq_factor is ", s.low_freq_factor, " and high_freq_factor ", s.high_freq_factor,
@@ -36,10 +42,12 @@ void check_options(const RopeOptions& options) {
         "; it must be positive");
 }
 
-Tensor turn(const Tensor& x, const HeadLayout& layout, const Tensor& positions, const RopeTable& table, float sign) {
+Tensor turn(const Tensor& x, const HeadLayout& layout, const Tensor& positions, const RopeTable& table,
+            float sign) {
   Tensor y = empty_like(x);
-  cpu::rope(x.raw(), y.raw(), x.dtype(), x.dim(0), layout.width(), layout.q_heads + layout.kv_heads, layout.head_dim,
-            positions.data<int32_t>(), table.cos().data<float>(), table.sin().data<float>(), sign);
+  cpu::rope(x.raw(), y.raw(), x.dtype(), x.dim(0), layout.width(), layout.q_heads + layout.kv_heads,
+            layout.head_dim, positions.data<int32_t>(), table.cos().data<float>(), table.sin().data<float>(),
+            sign);
   return y;
 }
 

@@ -1,5 +1,5 @@
-// Rotary position embedding. Su et al. 2021, arXiv:2104.09864, in the pairing of the Hugging Face models: element i of a
-// head turns with element i + head_dim/2.
+// Rotary position embedding. Su et al. 2021, arXiv:2104.09864, in the pairing of the Hugging Face models:
+// element i of a head turns with element i + head_dim/2.
 #pragma once
 
 #include "tensor/ops/attention.h"
@@ -23,11 +23,12 @@ struct RopeOptions {
   RopeScaling scaling;
 };
 
-// cos and sin of every position's angles, shared by the layers of a model: f32 [max_positions, head_dim / 2], from f64
-// angles position * theta^(-2i / head_dim). Immutable.
+// cos and sin of every position's angles, shared by the layers of a model: f32 [max_positions, head_dim / 2],
+// from f64 angles position * theta^(-2i / head_dim). Immutable.
 class RopeTable {
  public:
-  // Throws ShapeError if head_dim is odd or not positive, max_positions is not positive, or an option is out of range.
+  // Throws ShapeError if head_dim is odd or not positive, max_positions is not positive, or an option is out
+  // of range.
   RopeTable(int64_t max_positions, int64_t head_dim, const RopeOptions& options = {},
             Device device = Device::cpu());
 
@@ -41,11 +42,13 @@ class RopeTable {
 };
 
 // Turns the query and key heads of each row by the angles a of its position:
-// (x[i], x[i + d/2]) -> (x[i] cos a_i - x[i + d/2] sin a_i, x[i + d/2] cos a_i + x[i] sin a_i). Values are copied.
+// (x[i], x[i + d/2]) -> (x[i] cos a_i - x[i + d/2] sin a_i, x[i + d/2] cos a_i + x[i] sin a_i). Values are
+// copied.
 //   qkv        [T, layout.width()]  f32, bf16 or f16
 //   positions  i32 [T], each in [0, table.max_positions())
 // Returns qkv's shape and dtype; computed in f32. Saves positions; backward turns back.
-// Throws ShapeError if they do not fit together or a position is not in the table, before anything is computed.
+// Throws ShapeError if they do not fit together or a position is not in the table, before anything is
+// computed.
 Tensor rope(const Tensor& qkv, const HeadLayout& layout, const Tensor& positions, const RopeTable& table);
 
 }  // namespace trireme

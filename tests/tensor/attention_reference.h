@@ -29,7 +29,8 @@ inline double dropout_factor(const AttentionOptions& o, int64_t local_head, int6
   if (!o.dropout.active()) return 1;
   const uint64_t seed = attention_head_seed(o.dropout.seed, o.first_head + local_head);
   const auto key = static_cast<uint64_t>(o.row_keys.data<int64_t>()[t]);
-  const uint32_t word = philox(seed, o.dropout.stream, key, static_cast<uint32_t>(j / 4))[static_cast<size_t>(j % 4)];
+  const uint32_t word =
+      philox(seed, o.dropout.stream, key, static_cast<uint32_t>(j / 4))[static_cast<size_t>(j % 4)];
   return word < o.dropout.threshold() ? 0 : 1 / (1 - static_cast<double>(o.dropout.p));
 }
 

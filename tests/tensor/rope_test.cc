@@ -20,15 +20,17 @@ double frequency(int64_t i, int64_t dim, const RopeOptions& o) {
   const RopeScaling& s = o.scaling;
   if (s.kind == RopeScaling::Kind::kNone) return f;
   if (s.kind == RopeScaling::Kind::kLinear) return f / s.factor;
-  const double wavelength = 2 * std::numbers::pi / f, positions = static_cast<double>(s.original_max_positions);
+  const double wavelength = 2 * std::numbers::pi / f,
+               positions = static_cast<double>(s.original_max_positions);
   if (wavelength < positions / s.high_freq_factor) return f;
   if (wavelength > positions / s.low_freq_factor) return f / s.factor;
-  const double smooth = (positions / wavelength - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor);
+  const double smooth =
+      (positions / wavelength - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor);
   return (1 - smooth) * f / s.factor + smooth * f;
 }
 
-std::vector<double> reference(std::vector<double> x, const HeadLayout& l, const std::vector<double>& positions,
-                              const RopeOptions& o) {
+std::vector<double> reference(std::vector<double> x, const HeadLayout& l,
+                              const std::vector<double>& positions, const RopeOptions& o) {
   const int64_t half = l.head_dim / 2;
   for (size_t t = 0; t < positions.size(); ++t)
     for (int64_t h = 0; h < l.q_heads + l.kv_heads; ++h)
@@ -44,13 +46,15 @@ std::vector<double> reference(std::vector<double> x, const HeadLayout& l, const 
 
 const RopeOptions kPlain{};
 const RopeOptions kLinear{500.0, {RopeScaling::Kind::kLinear, 4, 1, 4, 8192}};
-const RopeOptions kLlama3{10000.0, {RopeScaling::Kind::kLlama3, 8, 1, 4, 128}};  // of all three ranges at these dims
+const RopeOptions kLlama3{10000.0,
+                          {RopeScaling::Kind::kLlama3, 8, 1, 4, 128}};  // of all three ranges at these dims
 
 TRIREME_FLOAT_TESTS(RopeTest);
 
 TEST_P(RopeTest, MatchesDoubleReferenceAndItsGradient) {
   for (const RopeOptions& o : {kPlain, kLinear, kLlama3})
-    for (const HeadLayout& l : {HeadLayout{1, 1, 2}, HeadLayout{3, 1, 10}, HeadLayout{4, 2, 64}, HeadLayout{2, 2, 34}}) {
+    for (const HeadLayout& l :
+         {HeadLayout{1, 1, 2}, HeadLayout{3, 1, 10}, HeadLayout{4, 2, 64}, HeadLayout{2, 2, 34}}) {
       const RopeTable table(300, l.head_dim, o);
       const Tensor positions = tensor_of<int32_t>({0, 1, 299, 17, 17, 3, 128}, {7});
       check_op(OpCase{.inputs = {random({7, l.width()}, GetParam(), 5), positions},
@@ -66,7 +70,8 @@ TEST_P(RopeTest, MatchesDoubleReferenceAndItsGradient) {
 
 TEST_P(RopeTest, ValuesAreCopiedBitForBit) {
   const HeadLayout l{2, 1, 6};
-  const Tensor x = random({5, l.width()}, GetParam(), 6), y = rope(x, l, random_ids({5}, 40, 7), RopeTable(40, 6));
+  const Tensor x = random({5, l.width()}, GetParam(), 6),
+               y = rope(x, l, random_ids({5}, 40, 7), RopeTable(40, 6));
   const auto in = to_doubles(x), out = to_doubles(y);
   for (int64_t t = 0; t < 5; ++t)
     for (int64_t c = 18; c < 24; ++c) EXPECT_EQ(out[t * 24 + c], in[t * 24 + c]);
@@ -102,8 +107,8 @@ TEST(Rope, InstructionSetsAgree) {
     const auto want = reference(to_doubles(x), l, to_doubles(positions), {});
     const auto try_isa = [&](auto kernel, const char* name) {
       Tensor y = empty_like(x);
-      kernel(x.raw(), y.raw(), dtype, 33, l.width(), 5, 22, positions.data<int32_t>(), table.cos().data<float>(),
-             table.sin().data<float>(), 1.0f);
+      kernel(x.raw(), y.raw(), dtype, 33, l.width(), 5, 22, positions.data<int32_t>(),
+             table.cos().data<float>(), table.sin().data<float>(), 1.0f);
       expect_near(y, want, tolerance(dtype, 2), name);
     };
     try_isa(cpu::plain::rope, "plain");
@@ -130,13 +135,19 @@ TEST(Rope, RefusesOperandsThatDoNotFit) {
   const auto error = [&](const Tensor& positions) {
     return message_of<ShapeError>([&] { rope(x, l, positions, table); });
   };
-  EXPECT_EQ(error(tensor_of<int32_t>({0, 10, 1}, {3})), "rope: row 1 is at position 10; the table has positions 0..9");
-  EXPECT_EQ(error(tensor_of<int32_t>({0, 9, -1}, {3})), "rope: row 2 is at position -1; the table has positions 0..9");
+  EXPECT_EQ(error(tensor_of<int32_t>({0, 10, 1}, {3})),
+            "rope: row 1 is at position 10; the table has positions 0..9");
+  EXPECT_EQ(error(tensor_of<int32_t>({0, 9, -1}, {3})),
+            "rope: row 2 is at position -1; the table has positions 0..9");
   EXPECT_EQ(error(tensor_of<int32_t>({0, 1}, {2})), "rope: positions are i32[2]; 3 rows need i32[3]");
   EXPECT_CONTAINS(error(tensor_of<int64_t>({0, 1, 2}, {3})), "rope: positions are i64[3]");
-  EXPECT_EQ(message_of<ShapeError>([&] { rope(x, {1, 1, 8}, empty({3}, DType::kI32), table); }),
+  EXPECT_EQ(message_of<ShapeError>([&] {
+              rope(x, {1, 1, 8}, empty({3}, DType::kI32), table);
+            }),
             "rope: heads have dim 8, the table is for 6");
-  EXPECT_CONTAINS(message_of<ShapeError>([&] { rope(x, {2, 2, 6}, empty({3}, DType::kI32), table); }),
+  EXPECT_CONTAINS(message_of<ShapeError>([&] {
+                    rope(x, {2, 2, 6}, empty({3}, DType::kI32), table);
+                  }),
                   "rope: qkv is f32[3,24]");
 }
 
