@@ -8,6 +8,7 @@
 #include "tensor/cpu/attention.h"
 #include "tensor/tape.h"
 #include "tests/tensor/attention_reference.h"
+#include "tests/tensor/guarded.h"
 #include "tests/tensor/op_testing.h"
 #include "tests/tensor/threads.h"
 
@@ -35,10 +36,12 @@ AttentionOptions options_of(const Case& c) {
   return o;
 }
 
-// A key's gradient sums over its queries. The rounding of the stored output enters every score gradient through
-// delta = d_out . out, a sum of head_dim such roundings, and is multiplied by scale and by a key of size up to 3.
+// A key's gradient sums over its queries. The rounding of the stored output enters every score gradient
+// through delta = d_out . out, a sum of head_dim such roundings, and is multiplied by scale and by a key of
+// size up to 3.
 double gradient_tolerance(const Case& c, DType dtype) {
-  const double root = std::sqrt(static_cast<double>(c.layout.head_dim)), scale = c.scale > 0 ? c.scale : 1 / root;
+  const double root = std::sqrt(static_cast<double>(c.layout.head_dim)),
+               scale = c.scale > 0 ? c.scale : 1 / root;
   const int64_t longest = *std::max_element(c.lengths.begin(), c.lengths.end());
   const int64_t terms = (longest + c.layout.head_dim) * (c.layout.q_heads / c.layout.kv_heads);
   return (1 + 3 * scale * root) * tolerance(dtype, terms);
@@ -61,12 +64,13 @@ void check_against_reference(const Case& c, DType dtype) {
   const int64_t rows = total_of(c.lengths);
   const Tensor qkv = random({rows, c.layout.width()}, dtype, 11, 1.0, 0.1);
   const Tensor d_out = random({rows, c.layout.q_heads * c.layout.head_dim}, dtype, 12);
-  const auto want = attention_reference(to_doubles(qkv), c.layout, c.lengths, options_of(c), to_doubles(d_out));
+  const auto want =
+      attention_reference(to_doubles(qkv), c.layout, c.lengths, options_of(c), to_doubles(d_out));
   const Result got = run(qkv, d_out, c);
   ASSERT_EQ(got.out.dtype(), dtype);
   const int64_t longest = *std::max_element(c.lengths.begin(), c.lengths.end());
-  const std::string what = text("heads ", c.layout.q_heads, "/", c.layout.kv_heads, "x", c.layout.head_dim, " rows ",
-                                rows, c.causal ? " causal" : "", c.p > 0 ? " dropout" : "");
+  const std::string what = text("heads ", c.layout.q_heads, "/", c.layout.kv_heads, "x", c.layout.head_dim,
+                                " rows ", rows, c.causal ? " causal" : "", c.p > 0 ? " dropout" : "");
   // The scores are sums of head_dim terms of order one, whose error multiplies the weights.
   expect_near(got.out, want.out, tolerance(dtype, longest + c.layout.head_dim), what);
   expect_near(got.d_qkv, want.d_qkv, gradient_tolerance(c, dtype), what + " gradient");
@@ -105,7 +109,9 @@ TEST_P(AttentionTest, DropoutMaskIsThatOfTheContract) {
   }
 }
 
-TEST_P(AttentionTest, ScaleIsApplied) { check_against_reference({{2, 1, 16}, {40}, true, 0, 0.7f}, GetParam()); }
+TEST_P(AttentionTest, ScaleIsApplied) {
+  check_against_reference({{2, 1, 16}, {40}, true, 0, 0.7f}, GetParam());
+}
 
 TEST_P(AttentionTest, NoTokensGiveNoTokens) {
   for (const auto& lengths : {std::vector<int64_t>{}, std::vector<int64_t>{0, 0}}) {
@@ -113,6 +119,17 @@ TEST_P(AttentionTest, NoTokensGiveNoTokens) {
     const Result r = run(empty({0, 32}, GetParam()), empty({0, 16}, GetParam()), c);
     EXPECT_EQ(r.out.shape(), (Shape{0, 16}));
     EXPECT_EQ(r.d_qkv.shape(), (Shape{0, 32}));
+  }
+}
+
+TEST_P(AttentionTest, ReadsNothingPastItsOperands) {
+  for (const HeadLayout& layout : {HeadLayout{1, 1, 7}, HeadLayout{2, 1, 33}, HeadLayout{1, 1, 64}}) {
+    const Case c{layout, {3, 70}};
+    const Tensor qkv = random({73, layout.width()}, GetParam(), 13);
+    const Tensor d_out = random({73, layout.q_heads * layout.head_dim}, GetParam(), 14);
+    const Result want = run(qkv, d_out, c), got = run(guarded(qkv), guarded(d_out), c);
+    expect_equal(got.out, want.out);
+    expect_equal(got.d_qkv, want.d_qkv);
   }
 }
 
@@ -156,7 +173,8 @@ TEST(Attention, NanInAKeyReachesEveryQueryThatSeesIt) {
 // Which heads lie on which rank changes nothing, masks included.
 TEST(Attention, HeadsSplitOverRanksGiveTheSameBits) {
   const Case c{{4, 2, 16}, {70, 30}, true, 0.2f};
-  const Tensor qkv = random({100, c.layout.width()}, DType::kF32, 41), d_out = random({100, 64}, DType::kF32, 42);
+  const Tensor qkv = random({100, c.layout.width()}, DType::kF32, 41),
+               d_out = random({100, 64}, DType::kF32, 42);
   const Result whole = run(qkv, d_out, c);
   const HeadLayout half{2, 1, 16};
   for (int64_t rank = 0; rank < 2; ++rank) {
@@ -218,7 +236,8 @@ TEST(Attention, InstructionSetsAgree) {
   for (DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
     const Tensor qkv = random({rows, c.layout.width()}, dtype, 61), d_out = random({rows, 80}, dtype, 62);
     const auto want = attention_reference(to_doubles(qkv), c.layout, c.lengths, o, to_doubles(d_out));
-    const std::vector<uint64_t> seeds = {attention_head_seed(o.dropout.seed, 3), attention_head_seed(o.dropout.seed, 4)};
+    const std::vector<uint64_t> seeds = {attention_head_seed(o.dropout.seed, 3),
+                                         attention_head_seed(o.dropout.seed, 4)};
     const int64_t stride = cpu::attention_backward_scratch(40, 70);
     Tensor scratch = empty({2, stride}, DType::kF32);
     cpu::AttentionArgs args{};
@@ -237,7 +256,8 @@ TEST(Attention, InstructionSetsAgree) {
     args.scratch = scratch.data<float>();
     args.scratch_stride = stride;
     args.threads = 2;
-    const std::vector<cpu::AttentionItem> items = {{0, 0, 0}, {0, 0, 1}, {0, 1, 0}, {0, 1, 1}, {2, 0, 0}, {2, 1, 0}};
+    const std::vector<cpu::AttentionItem> items = {{0, 0, 0}, {0, 0, 1}, {0, 1, 0},
+                                                   {0, 1, 1}, {2, 0, 0}, {2, 1, 0}};
     const std::vector<cpu::AttentionItem> kv_items = {{0, 0, 0}, {2, 0, 0}};
     const std::vector<cpu::AttentionItem> kv_blocks = {{0, 0, 0}, {0, 0, 1}, {2, 0, 0}};
     const auto try_isa = [&](const char* name, auto forward, auto backward, auto queries, auto keys) {
@@ -245,15 +265,16 @@ TEST(Attention, InstructionSetsAgree) {
              again = empty_like(qkv);
       forward(args, items.data(), 6, out.raw(), lse.data<float>());
       expect_near(out, want.out, tolerance(dtype, 110), name);
-      backward(args, cpu::AttentionGradArgs{d_out.raw(), out.raw(), lse.data<float>(), d_qkv.raw()}, kv_items.data(), 2);
+      backward(args, cpu::AttentionGradArgs{d_out.raw(), out.raw(), lse.data<float>(), d_qkv.raw()},
+               kv_items.data(), 2);
       expect_near(d_qkv, want.d_qkv, gradient_tolerance(c, dtype), text(name, " gradient"));
       const cpu::AttentionGradArgs grad{d_out.raw(), out.raw(), lse.data<float>(), again.raw()};
       queries(args, grad, items.data(), 6);
       keys(args, grad, kv_blocks.data(), 3);
       expect_equal(again, d_qkv, text(name, " in two passes"));
     };
-#define TRY(set)                                                                              \
-  try_isa(#set, cpu::set::attention_forward, cpu::set::attention_backward,                    \
+#define TRY(set)                                                           \
+  try_isa(#set, cpu::set::attention_forward, cpu::set::attention_backward, \
           cpu::set::attention_backward_queries, cpu::set::attention_backward_keys)
     TRY(plain);
     if (cpu::isa() >= cpu::Isa::kAvx2) TRY(avx2);
@@ -283,7 +304,8 @@ TEST(Attention, RefusesOperandsThatDoNotFit) {
     return message_of<ShapeError>([&] { attention(x, l, s, o); });
   };
   EXPECT_EQ(error(qkv, {4, 3, 8}, segments, {}), "attention: 3 key heads do not divide 4 query heads");
-  EXPECT_CONTAINS(error(qkv, {4, 0, 8}, segments, {}), "attention: 4 query heads, 0 key heads of dim 8; each must be in");
+  EXPECT_CONTAINS(error(qkv, {4, 0, 8}, segments, {}),
+                  "attention: 4 query heads, 0 key heads of dim 8; each must be in");
   EXPECT_CONTAINS(error(qkv, {4, 2, int64_t{1} << 60}, segments, {}), "each must be in");
   EXPECT_EQ(error(qkv, {4, 4, 8}, segments, {}),
             "attention: qkv is f32[6,64]; 4 query and 4 key heads of dim 8 need f32, bf16 or f16 [rows,96]");

@@ -7,6 +7,7 @@
 #include "tensor/cpu/cached_attention.h"
 #include "tensor/tape.h"
 #include "tests/tensor/attention_reference.h"
+#include "tests/tensor/guarded.h"
 #include "tests/tensor/op_testing.h"
 #include "tests/tensor/threads.h"
 
@@ -51,7 +52,8 @@ class Batch {
       lengths.data<int32_t>()[s] = static_cast<int32_t>(done_[s]);
       if (rows[s]) std::memcpy(to, static_cast<char*>(qkv_.raw()) + first * row_bytes, rows[s] * row_bytes);
       to += rows[s] * row_bytes;
-      want.insert(want.end(), want_.begin() + first * out_width, want_.begin() + (first + rows[s]) * out_width);
+      want.insert(want.end(), want_.begin() + first * out_width,
+                  want_.begin() + (first + rows[s]) * out_width);
       done_[s] += rows[s];
     }
     const Tensor out =
@@ -59,8 +61,8 @@ class Batch {
     EXPECT_EQ(out.tape(), nullptr);
     const int64_t longest = *std::max_element(lengths_.begin(), lengths_.end());
     expect_near(out, want, tolerance(qkv_.dtype(), longest + layout_.head_dim),
-                text("after ", done_[0], " of ", lengths_[0], " rows, heads ", layout_.q_heads, "/", layout_.kv_heads,
-                     "x", layout_.head_dim, " blocks of ", block_size_));
+                text("after ", done_[0], " of ", lengths_[0], " rows, heads ", layout_.q_heads, "/",
+                     layout_.kv_heads, "x", layout_.head_dim, " blocks of ", block_size_));
     return out;
   }
 
@@ -93,10 +95,10 @@ TEST_P(CachedAttentionTest, TokenByTokenEqualsAttention) {
 
 TEST_P(CachedAttentionTest, MixedStepsEqualAttention) {
   Batch batch({4, 2, 16}, {300, 90, 611, 20, 4}, 16, GetParam());
-  batch.step({0, 40, 600, 0, 0});   // prefill
-  batch.step({100, 1, 1, 0, 2});    // one joins
-  batch.step({1, 0, 1, 3, 2});      // few rows each
-  batch.step({150, 2, 4, 1, 0});    // prefill in pieces beside decoding of several chunks
+  batch.step({0, 40, 600, 0, 0});  // prefill
+  batch.step({100, 1, 1, 0, 2});   // one joins
+  batch.step({1, 0, 1, 3, 2});     // few rows each
+  batch.step({150, 2, 4, 1, 0});   // prefill in pieces beside decoding of several chunks
   batch.step({49, 47, 5, 16, 0});
 }
 
@@ -105,12 +107,34 @@ TEST_P(CachedAttentionTest, NoTokensGiveNoTokens) {
   EXPECT_EQ(batch.step({0, 0}).shape(), (Shape{0, 16}));
 }
 
+// The last row of the last block of the cache is in use, in both ways through the cache.
+TEST_P(CachedAttentionTest, ReadsNothingPastItsOperands) {
+  for (int64_t dim : {7, 33, 64}) {
+    const HeadLayout l{2, 1, dim};
+    const Tensor qkv = random({24, l.width()}, GetParam(), 15),
+                 empty_cache = zeros({3, 1, 8, dim}, GetParam());
+    const auto want = attention_reference(to_doubles(qkv), l, {24}, {}).out;
+    const KvBlocks cache{guarded(empty_cache), guarded(empty_cache)};
+    const auto step = [&](int64_t begin, int64_t end) {
+      const CacheView view{segments_of({end - begin}), tensor_of<int32_t>({static_cast<int32_t>(begin)}, {1}),
+                           tensor_of<int32_t>({1, 0, 2}, {1, 3}), 8};
+      const Tensor out = cached_attention(guarded(qkv.rows(begin, end)), l, cache, view);
+      expect_near(to_doubles(out), {want.begin() + begin * 2 * dim, want.begin() + end * 2 * dim},
+                  tolerance(GetParam(), 24 + dim));
+    };
+    step(0, 23);
+    step(23, 24);
+    step(0, 24);
+  }
+}
+
 TEST(CachedAttention, AnyNumberOfThreadsGivesTheSameBits) {
   std::vector<Tensor> outs[2];
   for (int n : {1, 2}) {
     const ThreadsOf threads(n);
     Batch batch({4, 2, 32}, {640, 130}, 16, DType::kF32);
-    for (const auto& rows : {std::vector<int64_t>{600, 1}, {1, 100}, {3, 1}}) outs[n - 1].push_back(batch.step(rows));
+    for (const auto& rows : {std::vector<int64_t>{600, 1}, {1, 100}, {3, 1}})
+      outs[n - 1].push_back(batch.step(rows));
   }
   for (size_t i = 0; i < outs[0].size(); ++i) expect_equal(outs[1][i], outs[0][i]);
 }
@@ -118,7 +142,8 @@ TEST(CachedAttention, AnyNumberOfThreadsGivesTheSameBits) {
 // A sequence may read another's blocks (a shared prefix) and goes on in its own.
 TEST(CachedAttention, SequencesShareAPrefix) {
   const HeadLayout l{2, 1, 16};
-  const Tensor prefix = random({8, l.width()}, DType::kF32, 5), tails = random({2, l.width()}, DType::kF32, 6);
+  const Tensor prefix = random({8, l.width()}, DType::kF32, 5),
+               tails = random({2, l.width()}, DType::kF32, 6);
   const KvBlocks cache{zeros({4, 1, 4, 16}, DType::kF32), zeros({4, 1, 4, 16}, DType::kF32)};
   cached_attention(prefix, l, cache,
                    {segments_of({8}), tensor_of<int32_t>({0}, {1}), tensor_of<int32_t>({3, 0}, {1, 2}), 4});
@@ -188,7 +213,8 @@ TEST(CachedAttention, InstructionSetsAgree) {
     };
     try_isa("plain", cpu::plain::write_cache, cpu::plain::cached_attention);
     if (cpu::isa() >= cpu::Isa::kAvx2) try_isa("avx2", cpu::avx2::write_cache, cpu::avx2::cached_attention);
-    if (cpu::isa() >= cpu::Isa::kAvx512) try_isa("avx512", cpu::avx512::write_cache, cpu::avx512::cached_attention);
+    if (cpu::isa() >= cpu::Isa::kAvx512)
+      try_isa("avx512", cpu::avx512::write_cache, cpu::avx512::cached_attention);
   }
 }
 
@@ -196,22 +222,25 @@ TEST(CachedAttention, RefusesOperandsThatDoNotFit) {
   const HeadLayout l{2, 1, 8};
   const Tensor qkv = random({3, 32}, DType::kF32, 1);
   const KvBlocks cache{zeros({5, 1, 4, 8}, DType::kF32), zeros({5, 1, 4, 8}, DType::kF32)};
-  const CacheView view{segments_of({2, 1}), tensor_of<int32_t>({3, 0}, {2}), tensor_of<int32_t>({0, 1, 4, 9}, {2, 2}), 4};
+  const CacheView view{segments_of({2, 1}), tensor_of<int32_t>({3, 0}, {2}),
+                       tensor_of<int32_t>({0, 1, 4, 9}, {2, 2}), 4};
   const auto error = [&](const Tensor& x, const KvBlocks& c, const CacheView& v, float scale = 0) {
     return message_of<ShapeError>([&] { cached_attention(x, l, c, v, scale); });
   };
   cached_attention(qkv, l, cache, view);
 
   Tape tape;
-  EXPECT_EQ(error(tape.variable(qkv), cache, view),
-            "cached_attention: qkv is a variable of a tape; the cache is for inference, train with attention");
+  EXPECT_EQ(
+      error(tape.variable(qkv), cache, view),
+      "cached_attention: qkv is a variable of a tape; the cache is for inference, train with attention");
   EXPECT_CONTAINS(error(qkv.rows(0, 2), cache, view), "cached_attention: segment starts go from 0 to 3");
   EXPECT_CONTAINS(error(qkv, cache, view, -2), "cached_attention: scale is -2");
 
   EXPECT_EQ(error(qkv, {cache.keys, zeros({5, 1, 3, 8}, DType::kF32)}, view),
             "cached_attention: values are f32[5,1,3,8]; they must be [blocks,1,4,8]");
   EXPECT_CONTAINS(error(qkv, {Tensor(), cache.values}, view), "cached_attention: keys are");
-  EXPECT_CONTAINS(error(qkv, {cache.keys, zeros({4, 1, 4, 8}, DType::kF32)}, view), "values are f32[4,1,4,8]");
+  EXPECT_CONTAINS(error(qkv, {cache.keys, zeros({4, 1, 4, 8}, DType::kF32)}, view),
+                  "values are f32[4,1,4,8]");
   EXPECT_EQ(error(qkv, {zeros({5, 1, 4, 8}, DType::kBF16), cache.values}, view),
             "cached_attention: keys are bf16[5,1,4,8], qkv is f32[3,32]; dtype and device must be the same");
   CacheView v = view;
@@ -232,7 +261,8 @@ TEST(CachedAttention, RefusesOperandsThatDoNotFit) {
   v.block_table = tensor_of<int32_t>({0, -1, 4, 9}, {2, 2});
   EXPECT_EQ(error(qkv, cache, v), "cached_attention: block_table[0][1] is -1; the cache has blocks 0..4");
   v.block_table = tensor_of<int32_t>({0, 1}, {1, 2});
-  EXPECT_EQ(error(qkv, cache, v), "cached_attention: block_table is i32[1,2]; 2 sequences need i32[2,blocks]");
+  EXPECT_EQ(error(qkv, cache, v),
+            "cached_attention: block_table is i32[1,2]; 2 sequences need i32[2,blocks]");
 }
 
 }  // namespace
