@@ -1,6 +1,7 @@
 // Tokenizer speed on one thread, in MB of text a second of CPU time (other processes do not change it much).
 //   tokenizer_bench TOKENIZER TEXT [VOCAB_SIZE]
-// TOKENIZER is a folder or file for load_tokenizer(); with VOCAB_SIZE a byte-level BPE is trained on the text as well.
+// TOKENIZER is a folder or file for load_tokenizer(); with VOCAB_SIZE a byte-level BPE is trained on the text
+// as well.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>

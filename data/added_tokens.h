@@ -1,5 +1,5 @@
-// Tokens that are taken out of a text as they are written, before the token model sees it: special tokens such as
-// "<|endoftext|>", and words that a user added.
+// Tokens that are taken out of a text as they are written, before the token model sees it: special tokens
+// such as "<|endoftext|>", and words that a user added.
 #pragma once
 
 #include <array>
@@ -25,8 +25,8 @@ struct AddedToken {
 
 constexpr size_t kMaxAddedTokenBytes = 4096;
 
-// Finds tokens in a text, at each place the longest that is written there. Linear in the text for tokens of bounded
-// length.
+// Finds tokens in a text, at each place the longest that is written there. Linear in the text for tokens of
+// bounded length.
 class AddedTokenMatcher {
  public:
   AddedTokenMatcher() = default;

@@ -23,7 +23,8 @@ void BpeMerger::merge(const BpeRules& rules, std::vector<int32_t>& symbols, size
   const size_t count = symbols.size() - begin;
   if (count < 2) return;
   int32_t* first = symbols.data() + begin;
-  symbols.resize(begin + (count <= kShort ? merge_short(rules, first, count) : merge_long(rules, first, count)));
+  symbols.resize(begin +
+                 (count <= kShort ? merge_short(rules, first, count) : merge_long(rules, first, count)));
 }
 
 size_t BpeMerger::merge_short(const BpeRules& rules, int32_t* symbols, size_t count) {

@@ -1,5 +1,5 @@
-// Byte-pair encoding of one word (Sennrich et al. 2016, arXiv:1508.07909): of the adjacent pairs of symbols that a rule
-// covers, the one of lowest rank, and of those the leftmost, is merged, until none is left.
+// Byte-pair encoding of one word (Sennrich et al. 2016, arXiv:1508.07909): of the adjacent pairs of symbols
+// that a rule covers, the one of lowest rank, and of those the leftmost, is merged, until none is left.
 #pragma once
 
 #include <array>
@@ -74,7 +74,8 @@ class BpeMerger {
   std::vector<uint64_t> queue_;  // rank << 32 | position
 };
 
-// The ids of words seen before: a table of one cache line a word, in which a new word displaces what stood there.
+// The ids of words seen before: a table of one cache line a word, in which a new word displaces what stood
+// there.
 class BpeWordCache {
  public:
   static constexpr size_t kMaxBytes = 15, kMaxIds = 11;

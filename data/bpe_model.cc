@@ -21,17 +21,23 @@ std::string byte_token(int byte) {
 
 }  // namespace
 
-BpeModel::BpeModel(Vocabulary vocabulary, std::vector<BpeRule> rules, BpeOptions options, const std::string& where)
-    : vocabulary_(std::move(vocabulary)), rule_list_(std::move(rules)), options_(std::move(options)), page_of_(0x1100, 0) {
+BpeModel::BpeModel(Vocabulary vocabulary, std::vector<BpeRule> rules, BpeOptions options,
+                   const std::string& where)
+    : vocabulary_(std::move(vocabulary)),
+      rule_list_(std::move(rules)),
+      options_(std::move(options)),
+      page_of_(0x1100, 0) {
   for (const BpeRule& rule : rule_list_)
     for (const int32_t id : {rule.left, rule.right, rule.result})
-      check<FileError>(vocabulary_.token(id).has_value(), where, ": a merge names the id ", id, ", which is no token");
+      check<FileError>(vocabulary_.token(id).has_value(), where, ": a merge names the id ", id,
+                       ", which is no token");
   std::stable_sort(rule_list_.begin(), rule_list_.end(),
                    [](const BpeRule& a, const BpeRule& b) { return a.rank < b.rank; });
   rules_ = BpeRules(rule_list_);
   if (options_.unk_token) {
     const auto id = vocabulary_.find(*options_.unk_token);
-    check<FileError>(id.has_value(), where, ": unk_token \"", *options_.unk_token, "\" is not in the vocabulary");
+    check<FileError>(id.has_value(), where, ": unk_token \"", *options_.unk_token,
+                     "\" is not in the vocabulary");
     unk_id_ = *id;
   }
   for (int byte = 0; byte < 256; ++byte) {
@@ -60,8 +66,8 @@ BpeModel::BpeModel(Vocabulary vocabulary, std::vector<BpeRule> rules, BpeOptions
   marker_begins_words_ = words_begin_at_marker();
 }
 
-// Whether no merge can join a marker to another character in front of it. Then a text without pre-tokenizer can be cut
-// there: symbols on either side never meet, and the parts are words that come again.
+// Whether no merge can join a marker to another character in front of it. Then a text without pre-tokenizer
+// can be cut there: symbols on either side never meet, and the parts are words that come again.
 bool BpeModel::words_begin_at_marker() const {
   if (options_.byte_level || options_.ignore_merges || character_id(0x2581) == kNoId) return false;
   return std::none_of(rule_list_.begin(), rule_list_.end(), [&](const BpeRule& rule) {
@@ -125,7 +131,8 @@ void BpeModel::encode_word(std::string_view word, Scratch& scratch, std::vector<
 void BpeModel::append_symbols(std::string_view word, std::vector<int32_t>& ids) const {
   bool follows_unknown = false;
   for (size_t at = 0; at < word.size();) {
-    const Character c = options_.byte_level ? Character{static_cast<uint8_t>(word[at]), 1} : character_at(word, at);
+    const Character c =
+        options_.byte_level ? Character{static_cast<uint8_t>(word[at]), 1} : character_at(word, at);
     const int32_t id = options_.byte_level ? byte_ids_[c.code_point] : character_id(c.code_point);
     if (id != kNoId) {
       ids.push_back(id);
@@ -140,7 +147,8 @@ void BpeModel::append_symbols(std::string_view word, std::vector<int32_t>& ids) 
   }
 }
 
-void BpeModel::append_unknown(std::string_view character, bool follows_unknown, std::vector<int32_t>& ids) const {
+void BpeModel::append_unknown(std::string_view character, bool follows_unknown,
+                              std::vector<int32_t>& ids) const {
   if (options_.byte_fallback && !options_.byte_level) {
     const auto id_of = [&](char byte) { return byte_ids_[static_cast<uint8_t>(byte)]; };
     if (std::all_of(character.begin(), character.end(), [&](char byte) { return id_of(byte) != kNoId; })) {

@@ -1,5 +1,5 @@
-// Byte-pair encoding over bytes (GPT-2: Radford et al. 2019) or over Unicode characters with a fallback to byte tokens
-// (as SentencePiece's BPE models are published; Kudo & Richardson 2018, arXiv:1808.06226).
+// Byte-pair encoding over bytes (GPT-2: Radford et al. 2019) or over Unicode characters with a fallback to
+// byte tokens (as SentencePiece's BPE models are published; Kudo & Richardson 2018, arXiv:1808.06226).
 #pragma once
 
 #include <array>
@@ -18,7 +18,7 @@
 namespace trireme {
 
 struct BpeOptions {
-  bool byte_level = false;     // the vocabulary is spelled in the byte alphabet; the symbols of a piece are its bytes
+  bool byte_level = false;     // tokens are spelled in the byte alphabet; symbols are bytes
   bool byte_fallback = false;  // a character without a token becomes its bytes' tokens <0x00> to <0xFF>
   bool fuse_unk = false;       // one unk_token for a run of unknown characters
   bool ignore_merges = false;  // a piece that is a token stays whole, whatever the merges say
@@ -65,19 +65,20 @@ class BpeModel final : public TokenModel {
   mutable std::vector<std::unique_ptr<Scratch>> idle_;  // as many as calls ever ran at once
 };
 
-// A rule list from pairs of tokens, rank by order. Throws FileError "where: ..." naming the first pair of which either
-// part or the whole is no token.
+// A rule list from pairs of tokens, rank by order. Throws FileError "where: ..." naming the first pair of
+// which either part or the whole is no token.
 std::vector<BpeRule> bpe_rules_from_pairs(std::span<const std::pair<std::string, std::string>> pairs,
                                           const Vocabulary& vocabulary, const std::string& where);
 
 // The "vocab" object of token -> id.
-Vocabulary read_vocabulary(const boost::json::object& vocab, const std::string& where, const std::string& path);
+Vocabulary read_vocabulary(const boost::json::object& vocab, const std::string& where,
+                           const std::string& path);
 
 // From the "model" object of a tokenizer.json.
 std::unique_ptr<TokenModel> read_bpe_model(const JsonObject& model, bool byte_level);
 
-// Byte-level BPE from the text of the files vocab.json (or encoder.json) and merges.txt (or vocab.bpe): a line
-// "#version..." and then a pair a line.
+// Byte-level BPE from the text of the files vocab.json (or encoder.json) and merges.txt (or vocab.bpe): a
+// line "#version..." and then a pair a line.
 std::unique_ptr<TokenModel> read_byte_level_bpe(std::string_view vocab_json, const std::string& vocab_where,
                                                 std::string_view merges, const std::string& merges_where);
 

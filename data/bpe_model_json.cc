@@ -28,7 +28,8 @@ std::vector<Pair> read_pairs(const boost::json::array& merges, const JsonObject&
       const auto* both = merge.if_array();
       check<FileError>(both && both->size() == 2, model.where(), ": ", name, " is ", describe(merge),
                        "; it must be \"left right\" or [\"left\", \"right\"]");
-      pairs.emplace_back(json_string((*both)[0], model.where(), name), json_string((*both)[1], model.where(), name));
+      pairs.emplace_back(json_string((*both)[0], model.where(), name),
+                         json_string((*both)[1], model.where(), name));
     }
   }
   return pairs;
@@ -43,15 +44,21 @@ std::vector<BpeRule> bpe_rules_from_pairs(std::span<const Pair> pairs, const Voc
   std::string whole;
   for (const auto& [left, right] : pairs) {
     whole.assign(left).append(right);
-    const auto left_id = vocabulary.find(left), right_id = vocabulary.find(right), whole_id = vocabulary.find(whole);
-    check<FileError>(left_id && right_id && whole_id, where, ": merge ", rules.size(), ", \"", left, "\" and \"", right,
-                     "\", names \"", !left_id ? left : !right_id ? right : whole, "\", which is not in the vocabulary");
+    const auto left_id = vocabulary.find(left), right_id = vocabulary.find(right),
+               whole_id = vocabulary.find(whole);
+    check<FileError>(left_id && right_id && whole_id, where, ": merge ", rules.size(), ", \"", left,
+                     "\" and \"", right, "\", names \"",
+                     !left_id    ? left
+                     : !right_id ? right
+                                 : whole,
+                     "\", which is not in the vocabulary");
     rules.push_back({*left_id, *right_id, static_cast<int32_t>(rules.size()), *whole_id});
   }
   return rules;
 }
 
-Vocabulary read_vocabulary(const boost::json::object& vocab, const std::string& where, const std::string& path) {
+Vocabulary read_vocabulary(const boost::json::object& vocab, const std::string& where,
+                           const std::string& path) {
   std::vector<std::pair<std::string, int64_t>> entries;
   entries.reserve(vocab.size());
   for (const auto& entry : vocab) {
@@ -75,7 +82,8 @@ std::unique_ptr<TokenModel> read_bpe_model(const JsonObject& model, bool byte_le
   Vocabulary vocabulary = read_vocabulary(vocab.raw(), model.where(), model.path_of("vocab"));
   std::vector<BpeRule> rules =
       bpe_rules_from_pairs(read_pairs(model.array("merges"), model), vocabulary, model.where());
-  return std::make_unique<BpeModel>(std::move(vocabulary), std::move(rules), std::move(options), model.where());
+  return std::make_unique<BpeModel>(std::move(vocabulary), std::move(rules), std::move(options),
+                                    model.where());
 }
 
 std::unique_ptr<TokenModel> read_byte_level_bpe(std::string_view vocab_json, const std::string& vocab_where,
@@ -101,8 +109,11 @@ boost::json::object BpeModel::to_json() const {
   boost::json::object vocab;
   for (int32_t id = 0; id < vocabulary_.id_limit(); ++id)
     if (const auto token = vocabulary_.token(id)) vocab[*token] = id;
-  // The older form, strings, is read by every version; it cannot hold a token with a space. A file has one form.
-  const auto has_space = [&](int32_t id) { return vocabulary_.token(id)->find(' ') != std::string_view::npos; };
+  // The older form, strings, is read by every version; it cannot hold a token with a space. A file has one
+  // form.
+  const auto has_space = [&](int32_t id) {
+    return vocabulary_.token(id)->find(' ') != std::string_view::npos;
+  };
   const bool as_arrays = std::any_of(rule_list_.begin(), rule_list_.end(), [&](const BpeRule& rule) {
     return has_space(rule.left) || has_space(rule.right);
   });

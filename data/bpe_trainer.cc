@@ -148,7 +148,8 @@ BpeTrainer::BpeTrainer(BpeTraining options) : state_(std::make_unique<State>()) 
     check<ConfigError>(token.size() > 1, "tokenizer training: the special token \"", token,
                        "\" must have more than one byte");
     check<ConfigError>(is_valid_utf8(token), "tokenizer training: a special token is not UTF-8");
-    check<ConfigError>(seen.insert(token).second, "tokenizer training: the special token \"", token, "\" is there twice");
+    check<ConfigError>(seen.insert(token).second, "tokenizer training: the special token \"", token,
+                       "\" is there twice");
   }
 }
 
@@ -208,7 +209,8 @@ Tokenizer BpeTrainer::train() {
   while (static_cast<int64_t>(tokens.size()) < options.vocab_size) {
     const Candidate best = pairs.pop();
     if (best.count < options.min_frequency) break;
-    const int32_t left = static_cast<int32_t>(best.pair >> 32), right = static_cast<int32_t>(best.pair & 0xFFFFFFFF);
+    const int32_t left = static_cast<int32_t>(best.pair >> 32),
+                  right = static_cast<int32_t>(best.pair & 0xFFFFFFFF);
     std::string spelling = tokens[left] + tokens[right];
     const auto [found, added] = id_of.emplace(spelling, static_cast<int32_t>(tokens.size()));
     const int32_t result = found->second;
@@ -229,7 +231,8 @@ Tokenizer BpeTrainer::train() {
   description.special = roles_by_name(description.added_tokens);
   BpeOptions model_options;
   model_options.byte_level = true;
-  auto model = std::make_unique<BpeModel>(Vocabulary(std::move(entries), where), std::move(rules), model_options, where);
+  auto model = std::make_unique<BpeModel>(Vocabulary(std::move(entries), where), std::move(rules),
+                                          model_options, where);
   return Tokenizer(std::move(model), std::move(description), where);
 }
 

@@ -1,5 +1,6 @@
-// The byte alphabet of GPT-2: each byte as one visible character, so that a vocabulary of byte strings can be written
-// as text. Printable Latin-1 stands for itself; the 68 other bytes, in order, are U+0100 and up ("Ġ" is the space).
+// The byte alphabet of GPT-2: each byte as one visible character, so that a vocabulary of byte strings can be
+// written as text. Printable Latin-1 stands for itself; the 68 other bytes, in order, are U+0100 and up ("Ġ"
+// is the space).
 #pragma once
 
 #include <array>

@@ -1,5 +1,6 @@
 #include "data/normalizer.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "base/json.h"
@@ -9,11 +10,18 @@ namespace trireme {
 
 namespace {
 
+constexpr size_t kMaxPrefixBytes = 64;
+
 class Sequence final : public Normalizer {
  public:
   explicit Sequence(std::vector<std::unique_ptr<Normalizer>> parts) : parts_(std::move(parts)) {}
   void normalize(std::string& text) const override {
     for (const auto& part : parts_) part->normalize(text);
+  }
+  double growth() const override {
+    double product = 1;
+    for (const auto& part : parts_) product *= part->growth();
+    return product;
   }
 
  private:
@@ -44,6 +52,9 @@ class Replace final : public Normalizer {
     }
     if (at == 0) return;
     text = out.append(text, at);
+  }
+  double growth() const override {
+    return std::max(1.0, static_cast<double>(to_.size()) / static_cast<double>(from_.size()));
   }
 
  private:
@@ -102,21 +113,25 @@ std::unique_ptr<Normalizer> make_replace(const JsonObject& config) {
   return std::make_unique<Replace>(from, config.string("content"));
 }
 
-}  // namespace
+std::unique_ptr<Normalizer> make_checked(const boost::json::object& object, const std::string& where,
+                                         const std::string& path);
 
-std::unique_ptr<Normalizer> make_normalizer(const boost::json::object& object, const std::string& where,
-                                            const std::string& path) {
-  const JsonObject config(object, where, path);
+std::unique_ptr<Normalizer> make(const JsonObject& config, const std::string& where,
+                                 const std::string& path) {
   const std::string type = config.string("type");
   if (type == "Sequence") {
     std::vector<std::unique_ptr<Normalizer>> parts;
     for (const auto& part : config.array("normalizers")) {
       const std::string name = path + ".normalizers[" + std::to_string(parts.size()) + "]";
-      parts.push_back(make_normalizer(JsonObject(part, where, name).raw(), where, name));
+      parts.push_back(make_checked(JsonObject(part, where, name).raw(), where, name));
     }
     return std::make_unique<Sequence>(std::move(parts));
   }
-  if (type == "Prepend") return std::make_unique<Prepend>(config.string("prepend"));
+  if (type == "Prepend") {
+    const std::string prefix = config.string("prepend");
+    if (prefix.size() > kMaxPrefixBytes) config.fail("prepend", "is longer than 64 bytes");
+    return std::make_unique<Prepend>(prefix);
+  }
   if (type == "Replace") return make_replace(config);
   if (type == "NFC") return std::make_unique<UnicodeForm>(NormalForm::kNfc);
   if (type == "NFD") return std::make_unique<UnicodeForm>(NormalForm::kNfd);
@@ -124,8 +139,25 @@ std::unique_ptr<Normalizer> make_normalizer(const boost::json::object& object, c
   if (type == "NFKD") return std::make_unique<UnicodeForm>(NormalForm::kNfkd);
   if (type == "Lowercase") return std::make_unique<Lowercase>();
   if (type == "Strip")
-    return std::make_unique<Strip>(config.boolean_or("strip_left", true), config.boolean_or("strip_right", true));
+    return std::make_unique<Strip>(config.boolean_or("strip_left", true),
+                                   config.boolean_or("strip_right", true));
   config.fail("type", "\"" + type + "\" is not supported");
+}
+
+std::unique_ptr<Normalizer> make_checked(const boost::json::object& object, const std::string& where,
+                                         const std::string& path) {
+  const JsonObject config(object, where, path);
+  std::unique_ptr<Normalizer> made = make(config, where, path);
+  if (made->growth() > kMaxTextGrowth)
+    config.fail("type", "is a replacement that can make a text more than 1024 times as long");
+  return made;
+}
+
+}  // namespace
+
+std::unique_ptr<Normalizer> make_normalizer(const boost::json::object& config, const std::string& where,
+                                            const std::string& path) {
+  return make_checked(config, where, path);
 }
 
 }  // namespace trireme

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <boost/json/object.hpp>
-
 #include <memory>
 #include <string>
 
@@ -14,10 +13,15 @@ class Normalizer {
   virtual ~Normalizer() = default;
   // REQUIRES: text is well-formed UTF-8. Leaves it so. An empty text stays empty.
   virtual void normalize(std::string& text) const = 0;
+  // How many bytes at most a byte becomes by replacements, so that files cannot ask for memory without bound.
+  virtual double growth() const { return 1; }
 };
 
-// `config` is the object of the file; `where` and `path` name it in messages. Types: Sequence, Prepend, Replace (of a
-// string), NFC, NFD, NFKC, NFKD, Lowercase, Strip. Throws FileError naming any other type.
+constexpr double kMaxTextGrowth = 1024;
+
+// `config` is the object of the file; `where` and `path` name it in messages. Types: Sequence, Prepend,
+// Replace (of a string), NFC, NFD, NFKC, NFKD, Lowercase, Strip. Throws FileError naming any other type, and
+// on a growth above kMaxTextGrowth.
 std::unique_ptr<Normalizer> make_normalizer(const boost::json::object& config, const std::string& where,
                                             const std::string& path = "normalizer");
 

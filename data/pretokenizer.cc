@@ -56,7 +56,8 @@ class Sequence final : public PreTokenizer {
 
 class ByteLevel final : public PreTokenizer {
  public:
-  ByteLevel(bool add_prefix_space, bool use_regex) : add_prefix_space_(add_prefix_space), use_regex_(use_regex) {}
+  ByteLevel(bool add_prefix_space, bool use_regex)
+      : add_prefix_space_(add_prefix_space), use_regex_(use_regex) {}
   void split(Pieces& pieces) const override {
     if (add_prefix_space_)
       change_each(pieces, [](std::string_view piece, bool) {
@@ -86,7 +87,8 @@ std::string replace_all(std::string_view text, std::string_view from, std::strin
   }
 }
 
-// Spaces become the replacement character, one is put in front (unless there is one), and a piece begins at each.
+// Spaces become the replacement character, one is put in front (unless there is one), and a piece begins at
+// each.
 class Metaspace final : public PreTokenizer {
  public:
   enum class Prepend { kAlways, kFirst, kNever };
@@ -95,12 +97,14 @@ class Metaspace final : public PreTokenizer {
   void split(Pieces& pieces) const override {
     change_each(pieces, [&](std::string_view piece, bool first) {
       std::string changed = replace_all(piece, " ", replacement_);
-      const bool wanted = prepend_ == Prepend::kAlways || (prepend_ == Prepend::kFirst && pieces.at_start && first);
+      const bool wanted =
+          prepend_ == Prepend::kAlways || (prepend_ == Prepend::kFirst && pieces.at_start && first);
       return wanted && !changed.starts_with(replacement_) ? replacement_ + changed : changed;
     });
     if (!split_) return;
     cut_each(pieces, [&](std::string_view piece, size_t base, std::vector<size_t>& ends) {
-      for (size_t at = piece.find(replacement_, 1); at != std::string_view::npos; at = piece.find(replacement_, at + 1))
+      for (size_t at = piece.find(replacement_, 1); at != std::string_view::npos;
+           at = piece.find(replacement_, at + 1))
         ends.push_back(base + at);
       ends.push_back(base + piece.size());
     });
@@ -177,7 +181,8 @@ using Range = std::optional<std::pair<size_t, size_t>>;
 
 class SplitByString final : public PreTokenizer {
  public:
-  SplitByString(std::string delimiter, Delimiter behaviour) : string_(std::move(delimiter)), behaviour_(behaviour) {}
+  SplitByString(std::string delimiter, Delimiter behaviour)
+      : string_(std::move(delimiter)), behaviour_(behaviour) {}
   void split(Pieces& pieces) const override {
     split_around(pieces, behaviour_, [&](std::string_view piece, size_t at) -> Range {
       const size_t found = piece.find(string_, at);
@@ -194,7 +199,8 @@ class SplitByString final : public PreTokenizer {
 // Cuts around runs of one class of characters, or around each single character of it.
 class SplitByClass final : public PreTokenizer {
  public:
-  SplitByClass(CharClass cls, bool single, Delimiter behaviour) : cls_(cls), single_(single), behaviour_(behaviour) {}
+  SplitByClass(CharClass cls, bool single, Delimiter behaviour)
+      : cls_(cls), single_(single), behaviour_(behaviour) {}
   void split(Pieces& pieces) const override {
     split_around(pieces, behaviour_, [&](std::string_view piece, size_t at) -> Range {
       size_t begin = piece.size();
@@ -223,19 +229,22 @@ std::unique_ptr<PreTokenizer> make_split(const JsonObject& config) {
   const JsonObject pattern = config.object("pattern");
   if (const auto regex = pattern.optional_string("Regex")) {
     if (!SplitByPattern::knows(*regex))
-      pattern.fail("Regex", "is \"" + *regex + "\"; only the patterns of GPT-2, cl100k (Llama 3) and Qwen 2 are known");
+      pattern.fail("Regex", "is \"" + *regex +
+                                "\"; only the patterns of GPT-2, cl100k (Llama 3) and Qwen 2 are known");
     // These match every character, so that "keep what matches" and "cut around what matches" are the same.
     if (behaviour != "Isolated" && !(behaviour == "Removed" && invert))
-      config.fail("behavior", "is \"" + behaviour + "\"; this pattern is known as \"Isolated\" or inverted \"Removed\"");
+      config.fail("behavior",
+                  "is \"" + behaviour + "\"; this pattern is known as \"Isolated\" or inverted \"Removed\"");
     return std::make_unique<SplitByPattern>(*regex);
   }
   const std::string string = pattern.string("String");
   if (string.empty()) pattern.fail("String", "is empty");
   if (invert) config.fail("invert", "is true, which is not supported with a string");
-  static const std::map<std::string, Delimiter> kBehaviours = {{"Isolated", Delimiter::kIsolated},
-                                                               {"Removed", Delimiter::kRemoved},
-                                                               {"MergedWithPrevious", Delimiter::kMergedWithPrevious},
-                                                               {"MergedWithNext", Delimiter::kMergedWithNext}};
+  static const std::map<std::string, Delimiter> kBehaviours = {
+      {"Isolated", Delimiter::kIsolated},
+      {"Removed", Delimiter::kRemoved},
+      {"MergedWithPrevious", Delimiter::kMergedWithPrevious},
+      {"MergedWithNext", Delimiter::kMergedWithNext}};
   const auto known = kBehaviours.find(behaviour);
   if (known == kBehaviours.end()) config.fail("behavior", "\"" + behaviour + "\" is not supported");
   return std::make_unique<SplitByString>(string, known->second);
@@ -251,9 +260,11 @@ std::unique_ptr<PreTokenizer> make_metaspace(const JsonObject& config) {
   using Prepend = Metaspace::Prepend;
   if (scheme != "always" && scheme != "first" && scheme != "never")
     config.fail("prepend_scheme", "is \"" + scheme + "\"; it must be always, first or never");
-  return std::make_unique<Metaspace>(
-      replacement, scheme == "always" ? Prepend::kAlways : scheme == "first" ? Prepend::kFirst : Prepend::kNever,
-      config.boolean_or("split", true));
+  return std::make_unique<Metaspace>(replacement,
+                                     scheme == "always"  ? Prepend::kAlways
+                                     : scheme == "first" ? Prepend::kFirst
+                                                         : Prepend::kNever,
+                                     config.boolean_or("split", true));
 }
 
 }  // namespace
@@ -267,13 +278,15 @@ std::unique_ptr<PreTokenizer> make_pre_tokenizer(const boost::json::object& obje
     for (const auto& part : config.array("pretokenizers")) {
       const std::string name = path + ".pretokenizers[" + std::to_string(parts.size()) + "]";
       // What follows it would see the byte alphabet in place of the text.
-      if (!parts.empty() && parts.back()->byte_level()) config.fail("pretokenizers", "must have ByteLevel last");
+      if (!parts.empty() && parts.back()->byte_level())
+        config.fail("pretokenizers", "must have ByteLevel last");
       parts.push_back(make_pre_tokenizer(JsonObject(part, where, name).raw(), where, name));
     }
     return std::make_unique<Sequence>(std::move(parts));
   }
   if (type == "ByteLevel")
-    return std::make_unique<ByteLevel>(config.boolean_or("add_prefix_space", true), config.boolean_or("use_regex", true));
+    return std::make_unique<ByteLevel>(config.boolean_or("add_prefix_space", true),
+                                       config.boolean_or("use_regex", true));
   if (type == "Metaspace") return make_metaspace(config);
   if (type == "Split") return make_split(config);
   if (type == "Digits")

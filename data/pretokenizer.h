@@ -3,7 +3,6 @@
 #pragma once
 
 #include <boost/json/object.hpp>
-
 #include <cstddef>
 #include <memory>
 #include <string>
@@ -13,13 +12,15 @@
 namespace trireme {
 
 // A text on its way to the token model. Piece i is text[ends[i-1], ends[i]); the ends ascend and the last is
-// text.size(); empty pieces may occur. A section is what stands between two special tokens, or all of the text.
+// text.size(); empty pieces may occur. A section is what stands between two special tokens, or all of the
+// text.
 struct Pieces {
   std::string text;
   std::vector<size_t> ends;
   bool at_start = true;  // the section is the beginning of what the user gave
 
-  explicit Pieces(std::string section, bool is_at_start = true) : text(std::move(section)), at_start(is_at_start) {
+  explicit Pieces(std::string section, bool is_at_start = true)
+      : text(std::move(section)), at_start(is_at_start) {
     if (!text.empty()) ends.push_back(text.size());
   }
 
@@ -39,13 +40,14 @@ class PreTokenizer {
   virtual ~PreTokenizer() = default;
   // Cuts each piece further; may change the text.
   virtual void split(Pieces& pieces) const = 0;
-  // The pieces are bytes of any value, which the model's vocabulary spells in the byte alphabet (byte_alphabet.h).
+  // The pieces are bytes of any value, which the model's vocabulary spells in the byte alphabet
+  // (byte_alphabet.h).
   virtual bool byte_level() const { return false; }
 };
 
-// `config` is the object of the file; `where` and `path` name it in messages. Types: Sequence, ByteLevel, Metaspace,
-// Split (by a literal string, or by one of the patterns in pretokenizer_scan.h, recognised by their exact text),
-// Digits, WhitespaceSplit. Throws FileError naming any other type or pattern.
+// `config` is the object of the file; `where` and `path` name it in messages. Types: Sequence, ByteLevel,
+// Metaspace, Split (by a literal string, or by one of the patterns in pretokenizer_scan.h, recognised by
+// their exact text), Digits, WhitespaceSplit. Throws FileError naming any other type or pattern.
 std::unique_ptr<PreTokenizer> make_pre_tokenizer(const boost::json::object& config, const std::string& where,
                                                  const std::string& path = "pre_tokenizer");
 

@@ -20,8 +20,8 @@ size_t run_end(std::string_view text, size_t at, CharClass cls) {
 
 bool is_line_end(char c) { return c == '\r' || c == '\n'; }
 
-// Length of the English contraction that text[at] == '\'' begins, 0 if none. Ignoring case, as Unicode folds it, also
-// takes the long s (U+017F) for an s.
+// Length of the English contraction that text[at] == '\'' begins, 0 if none. Ignoring case, as Unicode folds
+// it, also takes the long s (U+017F) for an s.
 size_t contraction_length(std::string_view text, size_t at, bool ignore_case) {
   const auto letter = [&](size_t i) -> char {
     if (at + i >= text.size()) return '\0';
@@ -44,13 +44,15 @@ size_t contraction_length(std::string_view text, size_t at, bool ignore_case) {
   }
 }
 
-// \s+(?!\S)|\s+ at a run of white space [at, end): all of it at the end of the text, else all but its last character,
-// which goes to what follows, unless there is only that one. (No white space but the last stands at `last`.)
+// \s+(?!\S)|\s+ at a run of white space [at, end): all of it at the end of the text, else all but its last
+// character, which goes to what follows, unless there is only that one. (No white space but the last stands
+// at `last`.)
 size_t space_end(std::string_view text, size_t at, size_t end, size_t last) {
   return end == text.size() || last == at ? end : last;
 }
 
-// End of the run of white space, where its last character begins, and the end of its last \r or \n (0 if none).
+// End of the run of white space, where its last character begins, and the end of its last \r or \n (0 if
+// none).
 struct SpaceRun {
   size_t end, last, line_end;
 };
@@ -77,7 +79,8 @@ void scan_gpt2(std::string_view text, size_t base, std::vector<size_t>& ends) {
       end += at;
     } else if (first.cls != CharClass::kSpace) {
       end = run_end(text, at + first.length, first.cls);
-    } else if (text[at] == ' ' && at + 1 < text.size() && classify_at(text, at + 1).cls != CharClass::kSpace) {
+    } else if (text[at] == ' ' && at + 1 < text.size() &&
+               classify_at(text, at + 1).cls != CharClass::kSpace) {
       const ClassifiedCharacter next = classify_at(text, at + 1);
       end = run_end(text, at + 1 + next.length, next.cls);
     } else {
@@ -94,7 +97,9 @@ void scan_cl100k(std::string_view text, size_t base, int max_digits, std::vector
   while (at < text.size()) {
     const ClassifiedCharacter first = classify_at(text, at);
     const size_t second = at + first.length;
-    const auto class_at = [&](size_t i) { return i < text.size() ? classify_at(text, i).cls : CharClass::kSpace; };
+    const auto class_at = [&](size_t i) {
+      return i < text.size() ? classify_at(text, i).cls : CharClass::kSpace;
+    };
     size_t end;
     if (text[at] == '\'' && (end = contraction_length(text, at, true)) != 0) {
       end += at;

@@ -10,7 +10,14 @@
 namespace trireme {
 
 struct SentencePieceFile {
-  enum class Type : int32_t { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
+  enum class Type : int32_t {
+    kNormal = 1,
+    kUnknown = 2,
+    kControl = 3,
+    kUserDefined = 4,
+    kUnused = 5,
+    kByte = 6
+  };
   struct Piece {
     std::string text;  // U+2581 stands for a space
     float score = 0;
@@ -34,10 +41,10 @@ struct SentencePieceFile {
   bool escape_whitespaces = true;
 };
 
-// Throws FileError "where: ..." with the byte offset on: a field that runs past its message, a varint above 64 bits, a
-// known field of the wrong wire type, groups, a piece that is empty, repeated, not UTF-8 or has a score that is no
-// number, an unknown piece type or model kind, no piece of type unknown or more than one. Fields that are not listed
-// above are skipped.
+// Throws FileError "where: ..." with the byte offset on: a field that runs past its message, a varint above
+// 64 bits, a known field of the wrong wire type, groups, a piece that is empty, repeated, not UTF-8 or has a
+// score that is no number, an unknown piece type or model kind, no piece of type unknown or more than one.
+// Fields that are not listed above are skipped.
 SentencePieceFile parse_sentencepiece(std::string_view bytes, const std::string& where);
 
 }  // namespace trireme

@@ -17,8 +17,8 @@ using boost::json::object;
 
 constexpr std::string_view kMarker = "\xE2\x96\x81";
 
-// Any two adjacent symbols merge that together are a piece, best score first. So each piece gives a rule for every way
-// of cutting it into two pieces, all of one rank.
+// Any two adjacent symbols merge that together are a piece, best score first. So each piece gives a rule for
+// every way of cutting it into two pieces, all of one rank.
 std::vector<BpeRule> rules_from_scores(const SentencePieceFile& file, const Vocabulary& vocabulary) {
   std::map<float, int32_t, std::greater<float>> rank_of;
   for (const Piece& piece : file.pieces)
@@ -34,7 +34,8 @@ std::vector<BpeRule> rules_from_scores(const SentencePieceFile& file, const Voca
     const Piece& piece = file.pieces[id];
     if (piece.type != Type::kNormal) continue;
     const std::string_view text = piece.text;
-    for (size_t cut = character_at(text, 0).length; cut < text.size(); cut += character_at(text, cut).length) {
+    for (size_t cut = character_at(text, 0).length; cut < text.size();
+         cut += character_at(text, cut).length) {
       const auto left = merges(text.substr(0, cut)), right = merges(text.substr(cut));
       if (left && right) rules.push_back({*left, *right, rank_of[piece.score], static_cast<int32_t>(id)});
     }
@@ -64,14 +65,17 @@ boost::json::value normalizer_of(const SentencePieceFile& file, const std::strin
 
 boost::json::value decoder_of(const SentencePieceFile& file) {
   array parts{replace(kMarker, " "), object{{"type", "ByteFallback"}}, object{{"type", "Fuse"}}};
-  if (file.add_dummy_prefix) parts.push_back(object{{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
+  if (file.add_dummy_prefix)
+    parts.push_back(object{{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
   return object{{"type", "Sequence"}, {"decoders", parts}};
 }
 
-boost::json::value template_of(const SentencePieceFile& file, const SpecialIds& special, bool add_bos, bool add_eos,
-                               const std::string& where) {
-  check<FileError>(!add_bos || special.bos, where, ": the configuration wants a bos token, but the model has none");
-  check<FileError>(!add_eos || special.eos, where, ": the configuration wants an eos token, but the model has none");
+boost::json::value template_of(const SentencePieceFile& file, const SpecialIds& special, bool add_bos,
+                               bool add_eos, const std::string& where) {
+  check<FileError>(!add_bos || special.bos, where,
+                   ": the configuration wants a bos token, but the model has none");
+  check<FileError>(!add_eos || special.eos, where,
+                   ": the configuration wants an eos token, but the model has none");
   if (!add_bos && !add_eos) return nullptr;
   object tokens;
   const auto special_part = [&](int32_t id, int type_id) {
@@ -88,12 +92,14 @@ boost::json::value template_of(const SentencePieceFile& file, const SpecialIds& 
     if (i == 0) single = text;
     pair.insert(pair.end(), text.begin(), text.end());
   }
-  return object{{"type", "TemplateProcessing"}, {"single", single}, {"pair", pair}, {"special_tokens", tokens}};
+  return object{
+      {"type", "TemplateProcessing"}, {"single", single}, {"pair", pair}, {"special_tokens", tokens}};
 }
 
 }  // namespace
 
-Tokenizer sentencepiece_tokenizer(const SentencePieceFile& file, bool add_bos, bool add_eos, const std::string& where) {
+Tokenizer sentencepiece_tokenizer(const SentencePieceFile& file, bool add_bos, bool add_eos,
+                                  const std::string& where) {
   constexpr std::string_view kKinds[] = {"", "Unigram", "BPE", "Word", "Char"};
   check<FileError>(file.kind == SentencePieceFile::Kind::kBpe, where, ": a SentencePiece model of type ",
                    kKinds[static_cast<int>(file.kind)], "; only BPE is supported");

@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/utf8.h"
 #include "data/byte_alphabet.h"
+#include "data/normalizer.h"
 #include "data/unicode.h"
 
 namespace trireme {
@@ -54,7 +55,8 @@ class CharacterAssembler {
       size_t bad = malformed_length(rest);
       if (bad == 0 && !at_end) break;
       if (bad == 0) bad = rest.size();
-      // Where bytes are replaced one by one, what follows the first may still be the beginning of a character.
+      // Where bytes are replaced one by one, what follows the first may still be the beginning of a
+      // character.
       if (malformed_ == Malformed::kReplaceBytes) bad = 1;
       out.append(malformed_ == Malformed::kKeep ? rest.substr(0, bad) : kReplacement);
       rest.remove_prefix(bad);
@@ -68,7 +70,8 @@ class CharacterAssembler {
   std::string held_;
 };
 
-// Tokens spelled in the byte alphabet become bytes, joined to one text. A token with other characters is text itself.
+// Tokens spelled in the byte alphabet become bytes, joined to one text. A token with other characters is text
+// itself.
 class ByteLevel final : public DecoderStage {
  public:
   explicit ByteLevel(bool keep) : characters_(keep ? Malformed::kKeep : Malformed::kReplaceParts) {}
@@ -172,10 +175,12 @@ class Replace final : public DecoderStage {
   std::string from_, to_, held_;
 };
 
-// Removes a character from the ends of each token: up to `start` times at its beginning, `stop` times at its end.
+// Removes a character from the ends of each token: up to `start` times at its beginning, `stop` times at its
+// end.
 class Strip final : public DecoderStage {
  public:
-  Strip(std::string content, int64_t start, int64_t stop) : content_(std::move(content)), start_(start), stop_(stop) {}
+  Strip(std::string content, int64_t start, int64_t stop)
+      : content_(std::move(content)), start_(start), stop_(stop) {}
   void push(TokenChunk chunk) override {
     if (chunk.begins) {
       left_ = start_;
@@ -213,10 +218,12 @@ class Strip final : public DecoderStage {
   size_t held_ = 0;
 };
 
-// The replacement character becomes a space, and nothing in the first token if a space was prepended on encoding.
+// The replacement character becomes a space, and nothing in the first token if a space was prepended on
+// encoding.
 class Metaspace final : public DecoderStage {
  public:
-  Metaspace(std::string replacement, bool prepended) : replacement_(std::move(replacement)), first_(prepended) {}
+  Metaspace(std::string replacement, bool prepended)
+      : replacement_(std::move(replacement)), first_(prepended) {}
   void push(TokenChunk chunk) override {
     std::string out;
     for (size_t at = 0; at < chunk.text.size();) {
@@ -249,7 +256,8 @@ TokenDecoder::TokenDecoder() {
   makers_.push_back([](bool) { return std::make_unique<JoinWithSpaces>(); });
 }
 
-TokenDecoder::TokenDecoder(const boost::json::object& config, const std::string& where, const std::string& path) {
+TokenDecoder::TokenDecoder(const boost::json::object& config, const std::string& where,
+                           const std::string& path) {
   add(config, where, path);
 }
 
@@ -277,17 +285,22 @@ void TokenDecoder::add(const boost::json::object& object, const std::string& whe
   } else if (type == "Replace") {
     const std::string from = config.object("pattern").string("String"), to = config.string("content");
     if (from.empty()) config.fail("pattern", "is empty");
+    growth_ *= std::max(1.0, static_cast<double>(to.size()) / static_cast<double>(from.size()));
+    if (growth_ > kMaxTextGrowth)
+      config.fail("content", "is a replacement that can make a text more than 1024 times as long");
     makers_.push_back([=](bool) { return std::make_unique<Replace>(from, to); });
   } else if (type == "Strip") {
     const std::string content = config.string("content");
     if (content.empty()) config.fail("content", "is empty");
-    const int64_t start = config.integer_or("start", 0, 0, 1 << 20), stop = config.integer_or("stop", 0, 0, 1 << 20);
+    const int64_t start = config.integer_or("start", 0, 0, 1 << 20),
+                  stop = config.integer_or("stop", 0, 0, 1 << 20);
     makers_.push_back([=](bool) { return std::make_unique<Strip>(content, start, stop); });
   } else if (type == "Metaspace") {
     const std::string replacement = config.string_or("replacement", "\xE2\x96\x81");
     if (replacement.empty()) config.fail("replacement", "is empty");
     const bool prepended =
-        config.string_or("prepend_scheme", config.boolean_or("add_prefix_space", true) ? "always" : "never") != "never";
+        config.string_or("prepend_scheme",
+                         config.boolean_or("add_prefix_space", true) ? "always" : "never") != "never";
     makers_.push_back([=](bool) { return std::make_unique<Metaspace>(replacement, prepended); });
   } else {
     config.fail("type", "\"" + type + "\" is not supported");

@@ -1,11 +1,11 @@
 // Turns token strings back into text. Built from, and described by, the "decoder" object of a tokenizer.json.
 //
-// Decoding is a chain of stages through which tokens pass one at a time; each stage hands on what later tokens can no
-// longer change. So decoding a whole sequence and decoding it as it is generated are the same code.
+// Decoding is a chain of stages through which tokens pass one at a time; each stage hands on what later
+// tokens can no longer change. So decoding a whole sequence and decoding it as it is generated are the same
+// code.
 #pragma once
 
 #include <boost/json/object.hpp>
-
 #include <functional>
 #include <memory>
 #include <string>
@@ -58,18 +58,21 @@ class TokenDecoder {
   // Without a decoder, tokens are joined by spaces.
   TokenDecoder();
   // `config` is the object of the file; `where` and `path` name it in messages. Types: Sequence, ByteLevel,
-  // ByteFallback, Metaspace, Replace (of a string), Fuse, Strip. Throws FileError naming any other type.
-  TokenDecoder(const boost::json::object& config, const std::string& where, const std::string& path = "decoder");
+  // ByteFallback, Metaspace, Replace (of a string), Fuse, Strip. Throws FileError naming any other type, and
+  // on replacements that can make a text more than kMaxTextGrowth times as long.
+  TokenDecoder(const boost::json::object& config, const std::string& where,
+               const std::string& path = "decoder");
 
-  // keep_malformed: bytes that are no UTF-8 come out as they are; otherwise U+FFFD stands for them, one for each
-  // maximal malformed part of ByteLevel (as Python's errors="replace"), one for each byte of ByteFallback (as
-  // SentencePiece does). Either way the bytes of a character come out together.
+  // keep_malformed: bytes that are no UTF-8 come out as they are; otherwise U+FFFD stands for them, one for
+  // each maximal malformed part of ByteLevel (as Python's errors="replace"), one for each byte of
+  // ByteFallback (as SentencePiece does). Either way the bytes of a character come out together.
   DecoderRun start(bool keep_malformed = false) const;
 
  private:
   using MakeStage = std::function<std::unique_ptr<DecoderStage>(bool keep_malformed)>;
   void add(const boost::json::object& config, const std::string& where, const std::string& path);
   std::vector<MakeStage> makers_;
+  double growth_ = 1;  // bytes that replacements make of one, at most
 };
 
 }  // namespace trireme

@@ -1,9 +1,8 @@
-// The part of a tokenizer that turns pieces of text into ids: byte-pair encoding, and whatever is added beside it.
-// A further kind is one file that derives from TokenModel, and one line in token_model.cc.
+// The part of a tokenizer that turns pieces of text into ids: byte-pair encoding, and whatever is added
+// beside it. A further kind is one file that derives from TokenModel, and one line in token_model.cc.
 #pragma once
 
 #include <boost/json/object.hpp>
-
 #include <cstdint>
 #include <memory>
 #include <optional>

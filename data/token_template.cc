@@ -35,7 +35,8 @@ std::vector<Part> read_parts(const JsonObject& config, std::string_view key, int
     return std::count_if(parts.begin(), parts.end(), [&](const Part& part) { return part.kind == kind; });
   };
   if (count(Part::Kind::kFirst) != 1 || count(Part::Kind::kSecond) != (key == "pair" ? 1 : 0))
-    config.fail(key, key == "pair" ? "must hold the sequences A and B once each" : "must hold the sequence A once");
+    config.fail(
+        key, key == "pair" ? "must hold the sequences A and B once each" : "must hold the sequence A once");
   return parts;
 }
 
@@ -59,8 +60,8 @@ TokenTemplate bracketed(const JsonObject& config, bool roberta, int32_t id_limit
 
 }  // namespace
 
-TokenTemplate read_token_template(const boost::json::object& object, int32_t id_limit, const std::string& where,
-                                  const std::string& path) {
+TokenTemplate read_token_template(const boost::json::object& object, int32_t id_limit,
+                                  const std::string& where, const std::string& path) {
   const JsonObject config(object, where, path);
   const std::string type = config.string("type");
   TokenTemplate made;

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <boost/json/object.hpp>
-
 #include <cstdint>
 #include <span>
 #include <string>
@@ -22,10 +21,10 @@ struct TokenTemplate {
   std::vector<Part> pair{{Part::Kind::kFirst, {}, 0}, {Part::Kind::kSecond, {}, 1}};
 };
 
-// `config` is the object of the file. Types: TemplateProcessing, BertProcessing, RobertaProcessing, ByteLevel (which
-// changes no ids), and a Sequence with at most one of the others. Throws FileError on any other type, on a template
-// without its text, and on ids that are not in [0, id_limit).
-TokenTemplate read_token_template(const boost::json::object& config, int32_t id_limit, const std::string& where,
-                                  const std::string& path = "post_processor");
+// `config` is the object of the file. Types: TemplateProcessing, BertProcessing, RobertaProcessing, ByteLevel
+// (which changes no ids), and a Sequence with at most one of the others. Throws FileError on any other type,
+// on a template without its text, and on ids that are not in [0, id_limit).
+TokenTemplate read_token_template(const boost::json::object& config, int32_t id_limit,
+                                  const std::string& where, const std::string& path = "post_processor");
 
 }  // namespace trireme

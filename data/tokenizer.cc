@@ -9,42 +9,48 @@
 
 namespace trireme {
 
-Tokenizer::Tokenizer(std::unique_ptr<TokenModel> model, TokenizerDescription description, const std::string& where)
+Tokenizer::Tokenizer(std::unique_ptr<TokenModel> model, TokenizerDescription description,
+                     const std::string& where)
     : model_(std::move(model)), description_(std::move(description)) {
   const TokenizerDescription& d = description_;
-  if (!d.normalizer.is_null()) normalizer_ = make_normalizer(JsonObject(d.normalizer, where, "normalizer").raw(), where);
+  if (!d.normalizer.is_null())
+    normalizer_ = make_normalizer(JsonObject(d.normalizer, where, "normalizer").raw(), where);
   if (!d.pre_tokenizer.is_null())
     pre_tokenizer_ = make_pre_tokenizer(JsonObject(d.pre_tokenizer, where, "pre_tokenizer").raw(), where);
   if (!d.decoder.is_null()) decoder_ = TokenDecoder(JsonObject(d.decoder, where, "decoder").raw(), where);
   any_bytes_ = !normalizer_ && pre_tokenizer_ && pre_tokenizer_->byte_level();
   index_added_tokens(where);
   if (!d.post_processor.is_null())
-    template_ = read_token_template(JsonObject(d.post_processor, where, "post_processor").raw(), vocab_size_, where);
+    template_ =
+        read_token_template(JsonObject(d.post_processor, where, "post_processor").raw(), vocab_size_, where);
 }
 
 void Tokenizer::index_added_tokens(const std::string& where) {
   const Vocabulary& vocabulary = model_->vocabulary();
   vocab_size_ = vocabulary.id_limit();
-  const int64_t limit = 4 * (int64_t{vocab_size_} + static_cast<int64_t>(description_.added_tokens.size())) + 65536;
+  const int64_t limit =
+      4 * (int64_t{vocab_size_} + static_cast<int64_t>(description_.added_tokens.size())) + 65536;
   std::vector<AddedToken> raw, normalized;
   std::vector<std::string> raw_contents, normalized_contents;
   for (size_t i = 0; i < description_.added_tokens.size(); ++i) {
     const AddedToken& token = description_.added_tokens[i];
     check<FileError>(!token.content.empty(), where, ": the added token of id ", token.id, " is empty");
-    check<FileError>(token.content.size() <= kMaxAddedTokenBytes, where, ": the added token of id ", token.id, " has ",
-                     token.content.size(), " bytes; at most ", kMaxAddedTokenBytes, " are supported");
-    check<FileError>(token.id >= 0 && token.id < limit, where, ": the added token \"", token.content, "\" has the id ",
-                     token.id, "; it must lie in [0, ", limit, ")");
+    check<FileError>(token.content.size() <= kMaxAddedTokenBytes, where, ": the added token of id ", token.id,
+                     " has ", token.content.size(), " bytes; at most ", kMaxAddedTokenBytes,
+                     " are supported");
+    check<FileError>(token.id >= 0 && token.id < limit, where, ": the added token \"", token.content,
+                     "\" has the id ", token.id, "; it must lie in [0, ", limit, ")");
     const auto in_model = vocabulary.find(token.content);
-    check<FileError>(!in_model || *in_model == token.id, where, ": the added token \"", token.content, "\" has the id ",
-                     token.id, ", but ", in_model.value_or(0), " in the vocabulary");
+    check<FileError>(!in_model || *in_model == token.id, where, ": the added token \"", token.content,
+                     "\" has the id ", token.id, ", but ", in_model.value_or(0), " in the vocabulary");
     const auto other = vocabulary.token(token.id);
-    check<FileError>(!other || *other == token.content, where, ": the id ", token.id, " belongs to the added token \"",
-                     token.content, "\" and to \"", other.value_or(""), "\" of the vocabulary");
+    check<FileError>(!other || *other == token.content, where, ": the id ", token.id,
+                     " belongs to the added token \"", token.content, "\" and to \"", other.value_or(""),
+                     "\" of the vocabulary");
     const auto same_id = added_by_id_.emplace(token.id, i);
     check<FileError>(same_id.second, where, ": the id ", token.id, " belongs to more than one added token");
-    check<FileError>(added_by_content_.emplace(token.content, i).second, where, ": the added token \"", token.content,
-                     "\" is there twice");
+    check<FileError>(added_by_content_.emplace(token.content, i).second, where, ": the added token \"",
+                     token.content, "\" is there twice");
     vocab_size_ = std::max(vocab_size_, token.id + 1);
     std::string content = token.content;
     if (token.normalized && normalizer_) normalizer_->normalize(content);
@@ -57,7 +63,8 @@ void Tokenizer::index_added_tokens(const std::string& where) {
 
 template <class OnText>
 void Tokenizer::split_at_added_tokens(const AddedTokenMatcher& matcher, std::string_view text,
-                                      const EncodeOptions& options, std::vector<int32_t>& ids, OnText&& on_text) const {
+                                      const EncodeOptions& options, std::vector<int32_t>& ids,
+                                      OnText&& on_text) const {
   size_t begin = 0;
   if (!matcher.empty())
     for (const AddedTokenMatcher::Match& match : matcher.find(text)) {
@@ -69,7 +76,8 @@ void Tokenizer::split_at_added_tokens(const AddedTokenMatcher& matcher, std::str
   if (begin < text.size()) on_text(text.substr(begin), begin == 0);
 }
 
-void Tokenizer::encode_text(std::string_view text, const EncodeOptions& options, std::vector<int32_t>& ids) const {
+void Tokenizer::encode_text(std::string_view text, const EncodeOptions& options,
+                            std::vector<int32_t>& ids) const {
   std::string repaired;
   if (!any_bytes_ && !is_valid_utf8(text)) {
     repaired = replace_malformed_utf8(text);
@@ -102,7 +110,8 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions opti
   return ids;
 }
 
-EncodedPair Tokenizer::encode_pair(std::string_view first, std::string_view second, EncodeOptions options) const {
+EncodedPair Tokenizer::encode_pair(std::string_view first, std::string_view second,
+                                   EncodeOptions options) const {
   EncodedPair pair;
   for (const TokenTemplate::Part& part : template_.pair) {
     using Kind = TokenTemplate::Part::Kind;

@@ -1,6 +1,7 @@
-// Text to token ids and back. A tokenizer is a chain of parts, each described as a tokenizer.json does: special tokens
-// are taken out of the text; what stands between them is normalized, cut into pieces, and turned into ids by a token
-// model; a template puts special tokens around. Decoding goes through a chain of decoder stages.
+// Text to token ids and back. A tokenizer is a chain of parts, each described as a tokenizer.json does:
+// special tokens are taken out of the text; what stands between them is normalized, cut into pieces, and
+// turned into ids by a token model; a template puts special tokens around. Decoding goes through a chain of
+// decoder stages.
 //
 //   Tokenizer tokenizer = load_tokenizer("models/gpt2");               // tokenizer_files.h
 //   std::vector<int32_t> ids = tokenizer.encode("Once upon a time");
@@ -10,7 +11,6 @@
 #pragma once
 
 #include <boost/json/value.hpp>
-
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -36,7 +36,8 @@ struct EncodeOptions {
 
 struct DecodeOptions {
   bool skip_special_tokens = false;
-  bool keep_malformed = false;  // see TokenDecoder::start(); with it, byte-level tokenizers give back any bytes exactly
+  // See TokenDecoder::start(); with it, byte-level tokenizers give back any bytes exactly.
+  bool keep_malformed = false;
 };
 
 // Ids by role, as far as a tokenizer has them.
@@ -59,13 +60,13 @@ struct EncodedPair {
 
 class Tokenizer {
  public:
-  // `where` names the source in messages. Throws FileError if a part is not supported or malformed, or if an added
-  // token contradicts the vocabulary or another one.
+  // `where` names the source in messages. Throws FileError if a part is not supported or malformed, or if an
+  // added token contradicts the vocabulary or another one.
   Tokenizer(std::unique_ptr<TokenModel> model, TokenizerDescription description, const std::string& where);
 
   // All const methods are safe to call from several threads at once.
-  // Text that is not UTF-8: byte-level tokenizers without a normalizer encode the bytes as they are, losing nothing;
-  // for all others each maximal malformed part becomes one U+FFFD first.
+  // Text that is not UTF-8: byte-level tokenizers without a normalizer encode the bytes as they are, losing
+  // nothing; for all others each maximal malformed part becomes one U+FFFD first.
   std::vector<int32_t> encode(std::string_view text, EncodeOptions options = {}) const;
   // Two texts in the template's form for pairs (question and context, sentence and sentence).
   EncodedPair encode_pair(std::string_view first, std::string_view second, EncodeOptions options = {}) const;
@@ -99,8 +100,8 @@ class Tokenizer {
   void index_added_tokens(const std::string& where);
   void encode_text(std::string_view text, const EncodeOptions& options, std::vector<int32_t>& ids) const;
   template <class OnText>
-  void split_at_added_tokens(const AddedTokenMatcher& matcher, std::string_view text, const EncodeOptions& options,
-                             std::vector<int32_t>& ids, OnText&& on_text) const;
+  void split_at_added_tokens(const AddedTokenMatcher& matcher, std::string_view text,
+                             const EncodeOptions& options, std::vector<int32_t>& ids, OnText&& on_text) const;
 
   std::unique_ptr<TokenModel> model_;
   TokenizerDescription description_;
@@ -115,8 +116,9 @@ class Tokenizer {
   bool any_bytes_ = false;  // text need not be UTF-8
 };
 
-// Decodes ids as they come. What push() and finish() return, put together, is decode() of all ids; each string is
-// whole UTF-8 characters (unless keep_malformed lets other bytes through). The tokenizer must outlive it.
+// Decodes ids as they come. What push() and finish() return, put together, is decode() of all ids; each
+// string is whole UTF-8 characters (unless keep_malformed lets other bytes through). The tokenizer must
+// outlive it.
 class TokenStream {
  public:
   explicit TokenStream(const Tokenizer& tokenizer, DecodeOptions options = {});

@@ -50,9 +50,11 @@ struct SideFiles {
     read("added_tokens.json", added_tokens, added_where);
   }
 
-  // The token of a role: a string, or an object with its "content". tokenizer_config.json's null is an answer too.
+  // The token of a role: a string, or an object with its "content". tokenizer_config.json's null is an answer
+  // too.
   std::optional<std::string> token_of(const char* role) const {
-    for (const auto& [source, where] : {std::pair(&config, &config_where), std::pair(&special_map, &special_where)}) {
+    for (const auto& [source, where] :
+         {std::pair(&config, &config_where), std::pair(&special_map, &special_where)}) {
       const boost::json::value* value = source->if_contains(role);
       if (!value) continue;
       if (value->is_null()) return std::nullopt;
@@ -89,7 +91,8 @@ void read_added_tokens(const SideFiles& side, std::vector<AddedToken>& tokens) {
   if (!decoder) return;
   for (const auto& entry : decoder->raw()) {
     const std::string key(entry.key());
-    const bool digits = !key.empty() && key.size() <= 9 && key.find_first_not_of("0123456789") == std::string::npos;
+    const bool digits =
+        !key.empty() && key.size() <= 9 && key.find_first_not_of("0123456789") == std::string::npos;
     if (!digits) decoder->fail(key, "is no id");
     const JsonObject token = decoder->object(key);
     add_token(tokens, {.content = token.string("content"),
@@ -196,7 +199,8 @@ Tokenizer load_json(const fs::path& path, const SideFiles* side) {
   Tokenizer plain = read_tokenizer_json(document, where);
   if (!side) return plain;
   SpecialIds roles = plain.special();
-  set_roles(*side, [&](const std::string& token) { return plain.token_to_id(token); }, roles);
+  set_roles(
+      *side, [&](const std::string& token) { return plain.token_to_id(token); }, roles);
   return std::move(plain).with_roles(roles);
 }
 
@@ -217,11 +221,14 @@ Tokenizer load_tokenizer(const fs::path& path) {
   const SideFiles side(path);
   const auto has = [&](const char* name) { return fs::exists(path / name); };
   if (has("tokenizer.json")) return load_json(path / "tokenizer.json", &side);
-  if (has("vocab.json") && has("merges.txt")) return load_byte_level(path / "vocab.json", path / "merges.txt", side);
-  if (has("encoder.json") && has("vocab.bpe")) return load_byte_level(path / "encoder.json", path / "vocab.bpe", side);
+  if (has("vocab.json") && has("merges.txt"))
+    return load_byte_level(path / "vocab.json", path / "merges.txt", side);
+  if (has("encoder.json") && has("vocab.bpe"))
+    return load_byte_level(path / "encoder.json", path / "vocab.bpe", side);
   for (const char* name : {"tokenizer.model", "spiece.model"})
     if (has(name)) return load_sentencepiece(path / name, side);
-  throw FileError(text(path.string(), ": holds no tokenizer; looked for tokenizer.json, vocab.json with merges.txt, ",
+  throw FileError(text(path.string(),
+                       ": holds no tokenizer; looked for tokenizer.json, vocab.json with merges.txt, ",
                        "encoder.json with vocab.bpe, tokenizer.model, spiece.model"));
 }
 
@@ -229,7 +236,8 @@ void save_tokenizer(const Tokenizer& tokenizer, const fs::path& directory) {
   std::error_code error;
   fs::create_directories(directory, error);
   if (error) throw_file_error(directory, "make the folder", error.value());
-  write_file_atomically(directory / "tokenizer.json", to_json(tokenizer_json(tokenizer), JsonLayout::kIndented));
+  write_file_atomically(directory / "tokenizer.json",
+                        to_json(tokenizer_json(tokenizer), JsonLayout::kIndented));
   object config;
   for (const auto& [name, member] : kRoles)
     if (const auto id = tokenizer.special().*member)

@@ -9,12 +9,13 @@ namespace trireme {
 
 // `path` is a file, or a folder in which the first of these is read:
 //   tokenizer.json
-//   vocab.json and merges.txt, or encoder.json and vocab.bpe: byte-level BPE as GPT-2, RoBERTa or Qwen 2 publish it,
-//     by tokenizer_class of tokenizer_config.json, else RoBERTa's if the vocabulary has its special tokens
-//   tokenizer.model or spiece.model: SentencePiece, with a bos token unless tokenizer_config.json says add_bos_token: false
-// Of a folder, tokenizer_config.json and special_tokens_map.json (where present; the first counts more) say which token
-// has which role; a role whose token is not in the vocabulary is left empty.
-// Throws FileError naming the file.
+//   vocab.json and merges.txt, or encoder.json and vocab.bpe: byte-level BPE as GPT-2, RoBERTa or Qwen 2
+//     publish it, by tokenizer_class of tokenizer_config.json, else RoBERTa's if its special tokens are there
+//   tokenizer.model or spiece.model: SentencePiece, with a bos token unless tokenizer_config.json says
+//     add_bos_token: false
+// Of a folder, tokenizer_config.json and special_tokens_map.json (where present; the first counts more) say
+// which token has which role; a role whose token is not in the vocabulary is left empty. Throws FileError
+// naming the file.
 Tokenizer load_tokenizer(const std::filesystem::path& path);
 
 // Writes tokenizer.json, and tokenizer_config.json with the roles, into a folder, which is made if need be.

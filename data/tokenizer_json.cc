@@ -71,7 +71,8 @@ Tokenizer read_tokenizer_json(const boost::json::value& value, const std::string
 boost::json::object tokenizer_json(const Tokenizer& tokenizer) {
   const TokenizerDescription& d = tokenizer.description();
   std::vector<AddedToken> sorted = d.added_tokens;
-  std::sort(sorted.begin(), sorted.end(), [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
+  std::sort(sorted.begin(), sorted.end(),
+            [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
   boost::json::array added;
   for (const AddedToken& token : sorted)
     added.push_back(boost::json::object{{"id", token.id},

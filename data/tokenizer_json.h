@@ -7,9 +7,9 @@
 
 namespace trireme {
 
-// The fields "truncation" and "padding" are not applied. The file names no roles: SpecialIds come from well-known names
-// of special tokens ("<s>", "<|endoftext|>", "[CLS]", ...); load_tokenizer() knows better from the files beside it.
-// Throws FileError naming `where`, the path of the key and what is wrong.
+// The fields "truncation" and "padding" are not applied. The file names no roles: SpecialIds come from
+// well-known names of special tokens ("<s>", "<|endoftext|>", "[CLS]", ...); load_tokenizer() knows better
+// from the files beside it. Throws FileError naming `where`, the path of the key and what is wrong.
 Tokenizer read_tokenizer_json(const boost::json::value& document, const std::string& where);
 
 // The document that reads back to the same tokenizer.

@@ -1,4 +1,5 @@
-// Characters of a UTF-8 text that may be malformed, their Unicode classes, and Unicode normalization (utf8proc).
+// Characters of a UTF-8 text that may be malformed, their Unicode classes, and Unicode normalization
+// (utf8proc).
 #pragma once
 
 #include <cstddef>
@@ -8,8 +9,8 @@
 
 namespace trireme {
 
-// The class a pre-tokenizer's regular expression can ask for: \p{L}, \p{N}, \s (White_Space), or none of them.
-// A byte that belongs to no well-formed character is of class kOther.
+// The class a pre-tokenizer's regular expression can ask for: \p{L}, \p{N}, \s (White_Space), or none of
+// them. A byte that belongs to no well-formed character is of class kOther.
 enum class CharClass : uint8_t { kOther, kLetter, kNumber, kSpace };
 
 struct Character {
@@ -32,13 +33,16 @@ struct ClassifiedCharacter {
 ClassifiedCharacter classify_at(std::string_view text, size_t at);
 
 // The bytes of a leading character that `lead` announces: 1 to 4, 1 also for bytes that can lead nothing.
-inline uint32_t utf8_length(uint8_t lead) { return lead < 0xC0 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF8 ? 4 : 1; }
+inline uint32_t utf8_length(uint8_t lead) {
+  return lead < 0xC0 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF8 ? 4 : 1;
+}
 
-// `text` with each maximal malformed part (Unicode 15, 3.9, "substitution of maximal subparts") made one U+FFFD.
+// `text` with each maximal malformed part (Unicode 15, 3.9, "substitution of maximal subparts") made one
+// U+FFFD.
 std::string replace_malformed_utf8(std::string_view text);
 
-// How many bytes at the front of `text` (which is not well-formed there) make one maximal malformed part; 0 if they
-// may be the beginning of a character of which the text holds no more. REQUIRES: text is not empty.
+// How many bytes at the front of `text` (which is not well-formed there) make one maximal malformed part; 0
+// if they may be the beginning of a character of which the text holds no more. REQUIRES: text is not empty.
 size_t malformed_length(std::string_view text);
 
 enum class NormalForm { kNfc, kNfd, kNfkc, kNfkd };

@@ -17,7 +17,8 @@ Vocabulary::Vocabulary(std::vector<std::pair<std::string, int64_t>> entries, con
   ids_.reserve(entries.size());
   for (auto& [token, id] : entries) {
     std::string& place = tokens_[static_cast<size_t>(id)];
-    check<FileError>(place.empty(), where, ": id ", id, " belongs to both \"", place, "\" and \"", token, "\"");
+    check<FileError>(place.empty(), where, ": id ", id, " belongs to both \"", place, "\" and \"", token,
+                     "\"");
     place = std::move(token);
     const auto [other, added] = ids_.emplace(place, static_cast<int32_t>(id));
     check<FileError>(added, where, ": token \"", place, "\" has both ids ", other->second, " and ", id);

@@ -13,8 +13,8 @@ namespace trireme {
 class Vocabulary {
  public:
   Vocabulary() = default;
-  // Entries in any order. Throws FileError "where: ..." on an empty or repeated token, a repeated or negative id, or
-  // one beyond 4 * entries + 65536 (memory is taken in proportion to the largest id).
+  // Entries in any order. Throws FileError "where: ..." on an empty or repeated token, a repeated or negative
+  // id, or one beyond 4 * entries + 65536 (memory is taken in proportion to the largest id).
   Vocabulary(std::vector<std::pair<std::string, int64_t>> entries, const std::string& where);
   // ids_ refers into tokens_, whose strings stay where they are when the vector moves.
   Vocabulary(Vocabulary&&) = default;
@@ -29,7 +29,7 @@ class Vocabulary {
     if (id < 0 || id >= static_cast<int64_t>(tokens_.size()) || tokens_[id].empty()) return std::nullopt;
     return tokens_[id];
   }
-  size_t count() const { return ids_.size(); }                           // tokens
+  size_t count() const { return ids_.size(); }                               // tokens
   int32_t id_limit() const { return static_cast<int32_t>(tokens_.size()); }  // one above the largest id
 
  private:

@@ -110,7 +110,8 @@ TEST(BpeModel, FallsBackToBytesThenToOneUnknownForARun) {
   tokens.push_back("<0xA9>");  // é is C3 A9; ß is C3 9F, which stays unknown
   EXPECT_EQ(encode(*make(tokens, merges, options), "aéßßb"), (Ids{1, 4, 5, 0, 2}));
   options = {};
-  EXPECT_EQ(encode(*make(tokens, merges, options), "aéb"), (Ids{3})) << "without unk_token it vanishes before merging";
+  EXPECT_EQ(encode(*make(tokens, merges, options), "aéb"), (Ids{3}))
+      << "without unk_token it vanishes before merging";
 }
 
 TEST(BpeModel, IgnoresMergesForPiecesThatAreTokens) {
@@ -142,7 +143,8 @@ TEST(BpeModel, NamesTheTokenThatAMergeMisses) {
     make({"a", "b"}, {{"a", "b"}}, {});
     FAIL();
   } catch (const FileError& error) {
-    EXPECT_STREQ(error.what(), "test: merge 0, \"a\" and \"b\", names \"ab\", which is not in the vocabulary");
+    EXPECT_STREQ(error.what(),
+                 "test: merge 0, \"a\" and \"b\", names \"ab\", which is not in the vocabulary");
   }
 }
 

@@ -17,8 +17,8 @@ namespace trireme {
 namespace {
 
 // The definition: count all pairs anew for each merge.
-std::vector<std::pair<std::string, std::string>> naive_merges(const std::string& text, size_t merges, int64_t least,
-                                                              size_t specials) {
+std::vector<std::pair<std::string, std::string>> naive_merges(const std::string& text, size_t merges,
+                                                              int64_t least, size_t specials) {
   std::vector<size_t> ends;
   scan_gpt2(text, 0, ends);
   std::vector<std::string> tokens(specials, "");

@@ -48,7 +48,9 @@ TEST(Gpt2Scan, LeavesTheLastSpaceOfARunToTheNextWord) {
   EXPECT_EQ(gpt2("a   b"), (Strings{"a", "  ", " b"}));
   EXPECT_EQ(gpt2("a \n b"), (Strings{"a", " \n", " b"}));
   EXPECT_EQ(gpt2("a\n\nb"), (Strings{"a", "\n", "\n", "b"}));
-  EXPECT_EQ(gpt2("a  \xC2\xA0" "b"), (Strings{"a", "  ", "\xC2\xA0", "b"}));
+  EXPECT_EQ(gpt2("a  \xC2\xA0"
+                 "b"),
+            (Strings{"a", "  ", "\xC2\xA0", "b"}));
   EXPECT_EQ(gpt2("a  "), (Strings{"a", "  "}));
 }
 
@@ -71,7 +73,9 @@ TEST(Cl100kScan, GroupsDigitsByThreeOrOne) {
 
 TEST(Cl100kScan, TakesContractionsInAnyCaseAndTheLongS) {
   EXPECT_EQ(cl100k("I'LLx"), (Strings{"I", "'LL", "x"}));
-  EXPECT_EQ(cl100k("'\xC5\xBF" "abc"), (Strings{"'\xC5\xBF", "abc"}));
+  EXPECT_EQ(cl100k("'\xC5\xBF"
+                   "abc"),
+            (Strings{"'\xC5\xBF", "abc"}));
   EXPECT_EQ(cl100k("'abc"), (Strings{"'abc"}));
 }
 
@@ -84,14 +88,16 @@ TEST(Cl100kScan, KeepsLineEndsWithPunctuationAndCutsRunsAfterTheLastLineEnd) {
 TEST(PreTokenizer, MetaspacePrependsAndSplitsBeforeEachSpace) {
   EXPECT_EQ(split(R"({"type":"Metaspace"})", "ab  c"), (Strings{"▁ab", "▁", "▁c"}));
   EXPECT_EQ(split(R"({"type":"Metaspace"})", " ab"), (Strings{"▁ab"}));
-  EXPECT_EQ(split(R"({"type":"Metaspace","prepend_scheme":"first","split":false})", "a b"), (Strings{"▁a▁b"}));
+  EXPECT_EQ(split(R"({"type":"Metaspace","prepend_scheme":"first","split":false})", "a b"),
+            (Strings{"▁a▁b"}));
   EXPECT_EQ(split(R"({"type":"Metaspace","prepend_scheme":"first"})", "a b", false), (Strings{"a", "▁b"}));
   EXPECT_EQ(split(R"({"type":"Metaspace","prepend_scheme":"never"})", "a b"), (Strings{"a", "▁b"}));
 }
 
 TEST(PreTokenizer, SplitByStringObeysItsBehaviour) {
   const auto by = [](const char* behaviour) {
-    return split(text(R"({"type":"Split","pattern":{"String":"e"},"behavior":")", behaviour, "\"}"), "ewhere");
+    return split(text(R"({"type":"Split","pattern":{"String":"e"},"behavior":")", behaviour, "\"}"),
+                 "ewhere");
   };
   EXPECT_EQ(by("Isolated"), (Strings{"e", "wh", "e", "r", "e"}));
   EXPECT_EQ(by("Removed"), (Strings{"wh", "r"}));
@@ -127,7 +133,8 @@ TEST(PreTokenizer, RefusesWhatItDoesNotKnowByName) {
   EXPECT_NE(message(R"({"type":"Sequence","pretokenizers":[{"type":"ByteLevel"},{"type":"Digits"}]})")
                 .find("must have ByteLevel last"),
             std::string::npos);
-  EXPECT_NE(message(R"({"type":"Metaspace","replacement":"ab"})").find("must be one character"), std::string::npos);
+  EXPECT_NE(message(R"({"type":"Metaspace","replacement":"ab"})").find("must be one character"),
+            std::string::npos);
 }
 
 TEST(Unicode, ReplacesEachMaximalMalformedPart) {
@@ -151,7 +158,9 @@ TEST(Unicode, NormalizesAndLowersCase) {
   EXPECT_EQ(normalize_unicode("e\xCC\x81", NormalForm::kNfc), "é");
   EXPECT_EQ(normalize_unicode("é", NormalForm::kNfd), "e\xCC\x81");
   EXPECT_EQ(normalize_unicode("ﬁ①", NormalForm::kNfkc), "fi1");
-  EXPECT_EQ(lowercase_unicode("ÀΣİ1"), "àσi\xCC\x87" "1");
+  EXPECT_EQ(lowercase_unicode("ÀΣİ1"),
+            "àσi\xCC\x87"
+            "1");
 }
 
 }  // namespace

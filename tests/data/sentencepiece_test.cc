@@ -20,7 +20,9 @@ std::string varint(uint64_t value) {
   out.push_back(static_cast<char>(value));
   return out;
 }
-std::string field(int number, uint64_t value) { return varint(static_cast<uint64_t>(number) << 3) + varint(value); }
+std::string field(int number, uint64_t value) {
+  return varint(static_cast<uint64_t>(number) << 3) + varint(value);
+}
 std::string field(int number, const std::string& bytes) {
   return varint(static_cast<uint64_t>(number) << 3 | 2) + varint(bytes.size()) + bytes;
 }
@@ -54,7 +56,8 @@ std::string message(const std::string& bytes) {
 
 TEST(SentencePieceBpe, MergesByScoreThenFromTheLeft) {
   // Scores, not places, say which goes first: "bc" (id 8) beats "ab" (id 7).
-  const std::string bytes = kHead + kLetters + piece("ab", -2) + piece("bc", -1) + piece("▁a", -3) + kTrainer + kNormalizer;
+  const std::string bytes =
+      kHead + kLetters + piece("ab", -2) + piece("bc", -1) + piece("▁a", -3) + kTrainer + kNormalizer;
   const Tokenizer tokenizer = make(bytes);
   EXPECT_EQ(tokenizer.encode("abc"), (Ids{9, 8}));
   EXPECT_EQ(tokenizer.encode("ab"), (Ids{3, 7}));
@@ -85,13 +88,15 @@ TEST(SentencePieceFile, RefusesWhatIsMalformed) {
   EXPECT_EQ(message(""), "m.model: holds no pieces; this is no SentencePiece model");
   EXPECT_NE(message("{\"model\": 1}").find("m.model: byte "), std::string::npos);
   EXPECT_NE(message(good + piece("a", -1)).find("piece \"a\" is there twice"), std::string::npos);
-  EXPECT_NE(message(good + piece("x", 0, 2)).find("pieces 0 and 7 are both of type unknown"), std::string::npos);
+  EXPECT_NE(message(good + piece("x", 0, 2)).find("pieces 0 and 7 are both of type unknown"),
+            std::string::npos);
   EXPECT_NE(message(kLetters + kTrainer).find("no piece is of type unknown"), std::string::npos);
   EXPECT_NE(message(good + piece("x", 0, 9)).find("a piece of the unknown type 9"), std::string::npos);
   EXPECT_NE(message(good + piece("", 0)).find("an empty piece"), std::string::npos);
   EXPECT_NE(message(good + piece("\xFF", 0)).find("not UTF-8"), std::string::npos);
   EXPECT_NE(message(good + piece("x", NAN)).find("has the score nan"), std::string::npos);
-  EXPECT_NE(message(good + field(1, field(1, 5))).find("field 1 has wire type 0 instead of 2"), std::string::npos);
+  EXPECT_NE(message(good + field(1, field(1, 5))).find("field 1 has wire type 0 instead of 2"),
+            std::string::npos);
   EXPECT_NE(message(good + varint(3 << 3 | 2) + varint(kNone)).find("field 3 of 18446744073709551615 bytes"),
             std::string::npos);
   EXPECT_NE(message(good + varint(9 << 3 | 3)).find("wire type 3"), std::string::npos);
@@ -104,7 +109,8 @@ TEST(SentencePieceFile, SurvivesRandomDamage) {
   std::mt19937 random(4);
   for (int round = 0; round < 3000; ++round) {
     std::string bytes = good;
-    for (size_t n = 1 + random() % 3; n > 0; --n) bytes[random() % bytes.size()] = static_cast<char>(random());
+    for (size_t n = 1 + random() % 3; n > 0; --n)
+      bytes[random() % bytes.size()] = static_cast<char>(random());
     message(bytes);
   }
 }
@@ -113,13 +119,17 @@ TEST(SentencePieceBpe, RefusesWhatItCannotFollow) {
   const std::string pieces = kHead + kLetters;
   EXPECT_EQ(message(pieces + field(2, field(3, 1)) + kNormalizer),
             "m.model: a SentencePiece model of type Unigram; only BPE is supported");
-  EXPECT_NE(message(pieces + kTrainer + field(3, field(4, 1))).find("remove_extra_whitespaces"), std::string::npos);
-  EXPECT_NE(message(pieces + kTrainer + field(3, field(1, std::string("nmt_nfkc")) + field(2, std::string("xx"))))
-                .find("the normalization \"nmt_nfkc\""),
+  EXPECT_NE(message(pieces + kTrainer + field(3, field(4, 1))).find("remove_extra_whitespaces"),
             std::string::npos);
-  EXPECT_NE(message(pieces + piece("x", 0, 5) + kTrainer + kNormalizer).find("of type unused"), std::string::npos);
-  EXPECT_NE(message(pieces + field(2, field(3, 2) + field(24, 1)) + kNormalizer).find("treat_whitespace_as_suffix"),
+  EXPECT_NE(
+      message(pieces + kTrainer + field(3, field(1, std::string("nmt_nfkc")) + field(2, std::string("xx"))))
+          .find("the normalization \"nmt_nfkc\""),
+      std::string::npos);
+  EXPECT_NE(message(pieces + piece("x", 0, 5) + kTrainer + kNormalizer).find("of type unused"),
             std::string::npos);
+  EXPECT_NE(
+      message(pieces + field(2, field(3, 2) + field(24, 1)) + kNormalizer).find("treat_whitespace_as_suffix"),
+      std::string::npos);
 }
 
 TEST(SentencePieceFile, AUnigramModelIsReadWhole) {

@@ -37,7 +37,8 @@ std::string joined(const Strings& parts) {
   return out;
 }
 
-const char* const kLlama = R"({"type":"Sequence","decoders":[{"type":"Replace","pattern":{"String":"▁"},"content":" "},
+const char* const kLlama =
+    R"({"type":"Sequence","decoders":[{"type":"Replace","pattern":{"String":"▁"},"content":" "},
   {"type":"ByteFallback"},{"type":"Fuse"},{"type":"Strip","content":" ","start":1,"stop":0}]})";
 
 TEST(TokenDecoder, LlamaLosesOneLeadingSpaceOfTheWholeText) {
@@ -57,7 +58,9 @@ TEST(TokenDecoder, MalformedByteTokensBecomeOneReplacementEach) {
   EXPECT_EQ(joined(steps(decoder(kLlama), {"<0xE6>", "<0x97>", "b"})), "��b");
   EXPECT_EQ(joined(steps(decoder(kLlama), {"<0xE6>", "<0x97>"})), "��");
   EXPECT_EQ(joined(steps(decoder(kLlama), {"<0xF0>", "<0xE6>", "<0x97>", "<0xA5>"})), "�日");
-  EXPECT_EQ(joined(steps(decoder(kLlama), {"<0xE6>", "<0x97>", "b"}, true)), "\xE6\x97" "b");
+  EXPECT_EQ(joined(steps(decoder(kLlama), {"<0xE6>", "<0x97>", "b"}, true)),
+            "\xE6\x97"
+            "b");
   EXPECT_EQ(joined(steps(decoder(kLlama), {"<0xG0>", "<0x1>"})), "<0xG0><0x1>") << "no byte tokens";
 }
 
@@ -80,7 +83,8 @@ TEST(TokenDecoder, MetaspaceDropsTheMarkersOfTheFirstToken) {
 TEST(TokenDecoder, ReplaceAndStripWorkAcrossTheTokensThatFuseJoins) {
   const TokenDecoder fused = decoder(R"({"type":"Sequence","decoders":[{"type":"Fuse"},
     {"type":"Replace","pattern":{"String":"abc"},"content":"X"},{"type":"Strip","content":"_","start":2,"stop":2}]})");
-  EXPECT_EQ(steps(fused, {"_", "__a", "b", "c", "ab", "d_", "__"}), (Strings{"", "", "", "_X", "", "abd", "_", ""}));
+  EXPECT_EQ(steps(fused, {"_", "__a", "b", "c", "ab", "d_", "__"}),
+            (Strings{"", "", "", "_X", "", "abd", "_", ""}));
   EXPECT_EQ(joined(steps(fused, {"ab", "_", "c_"})), "ab_c");
   const TokenDecoder apart = decoder(R"({"type":"Strip","content":"_","start":1,"stop":1})");
   EXPECT_EQ(steps(apart, {"_a_", "__b"}), (Strings{"a", "_b", ""}));

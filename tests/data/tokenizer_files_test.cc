@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <map>
+#include <random>
 
 #include "base/files.h"
 #include "base/json.h"
@@ -70,7 +70,8 @@ TEST(TokenizerJson, AddedTokensGoLongestFirstAndObeyTheirFlags) {
     return parse(document(two, all)).encode(text, {.add_special_tokens = false});
   };
   const auto token = [](int id, const std::string& content, const std::string& flags) {
-    return R"({"id":)" + std::to_string(id) + R"(,"content":")" + content + "\",\"special\":true," + flags + "}";
+    return R"({"id":)" + std::to_string(id) + R"(,"content":")" + content + "\",\"special\":true," + flags +
+           "}";
   };
   const std::string raw = R"("normalized":false)";
   EXPECT_EQ(encode(token(7, "cat", raw) + "," + token(8, "catnap", raw), "catnapcatn"), (Ids{8, 7, 1}));
@@ -93,28 +94,70 @@ TEST(TokenizerJson, NamesTheFileAndTheReason) {
   contains(message("[]"), "array");
   contains(message(document("\"c\":4", "\"c\":3")), "id 3 belongs to both \"b\" and \"c\"");
   contains(message(document("\"c\":4", "\"a\":4")), "duplicate");
-  contains(message(document("\"c\":4", "\"c\":-4")), "token \"c\" has the id -4; ids of 7 tokens must lie in [0, ");
+  contains(message(document("\"c\":4", "\"c\":-4")),
+           "token \"c\" has the id -4; ids of 7 tokens must lie in [0, ");
   contains(message(document("\"c\":4", "\"c\":999999999")), "has the id 999999999");
   contains(message(document("\"c\":4", "\"c\":4.0")), "vocab[\"c\"]");
   contains(message(document("\"c\":4", "\"\":4")), "id 4 has an empty token");
   contains(message(document("\"a b\"", "\"a d\"")), "merge 0, \"a\" and \"d\", names \"d\"");
   contains(message(document("\"a b\"", "\"a  b\"")), "merges[0]: \"a  b\" is no merge of two tokens");
   contains(message(document("[\"ab\",\"c\"]", "[\"ab\"]")), "merges[1] is an array of 1");
-  contains(message(document("\"unk_token\":\"?\"", "\"unk_token\":\"!\"")), "unk_token \"!\" is not in the vocabulary");
+  contains(message(document("\"unk_token\":\"?\"", "\"unk_token\":\"!\"")),
+           "unk_token \"!\" is not in the vocabulary");
   contains(message(document("\"unk_token\"", "\"end_of_word_suffix\":\"</w>\",\"unk_token\"")),
            "model.end_of_word_suffix is not supported");
   contains(message(document("\"unk_token\"", "\"dropout\":0.1,\"unk_token\"")), "dropout");
-  contains(message(document("\"type\":\"BPE\"", "\"type\":\"Fancy\"")), "model.type \"Fancy\" is not supported");
+  contains(message(document("\"type\":\"BPE\"", "\"type\":\"Fancy\"")),
+           "model.type \"Fancy\" is not supported");
   contains(message(document("Lowercase", "Uppercase")), "normalizer.type \"Uppercase\" is not supported");
-  contains(message(document("\"id\":7,", "\"id\":6,")), "the id 6 belongs to the added token \"<|x|>\" and to \"abc\"");
+  contains(message(document("\"id\":7,", "\"id\":6,")),
+           "the id 6 belongs to the added token \"<|x|>\" and to \"abc\"");
   contains(message(document("\"id\":0,\"content\":\"<s>\"", "\"id\":9,\"content\":\"<s>\"")),
            "the added token \"<s>\" has the id 9, but 0 in the vocabulary");
-  contains(message(document("\"content\":\"<|x|>\"", "\"content\":\"\"")), "the added token of id 7 is empty");
+  contains(message(document("\"content\":\"<|x|>\"", "\"content\":\"\"")),
+           "the added token of id 7 is empty");
   contains(message(document("\"id\":7,", "\"id\":2000000000,")), "2000000000");
   contains(message(document("\"ids\":[0]", "\"ids\":[8]")), "ids");
   contains(message(document("{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"pair\"", "],\"pair\"")), "");
   contains(message(document("\"id\":\"A\"", "\"id\":\"B\"")), "must hold the sequence A once");
-  contains(message(document("TemplateProcessing", "Other")), "post_processor.type \"Other\" is not supported");
+  contains(message(document("TemplateProcessing", "Other")),
+           "post_processor.type \"Other\" is not supported");
+}
+
+TEST(TokenizerJson, RefusesReplacementsThatTakeMemoryWithoutBound) {
+  std::string doubled;
+  for (int i = 0; i < 11; ++i)
+    doubled += text(i ? "," : "", R"({"type":"Replace","pattern":{"String":"a"},"content":"aa"})");
+  const std::string normalizer =
+      document("{\"type\":\"Lowercase\"}", "{\"type\":\"Sequence\",\"normalizers\":[" + doubled + "]}");
+  EXPECT_EQ(message(normalizer),
+            "t.json: normalizer.type is a replacement that can make a text more than 1024 times as long");
+  const std::string decoder =
+      document("{\"type\":\"Fuse\"}", "{\"type\":\"Sequence\",\"decoders\":[" + doubled + "]}");
+  EXPECT_EQ(message(decoder),
+            "t.json: decoder.decoders[10].content is a replacement that can make a text more than "
+            "1024 times as long");
+  const std::string prefix = "{\"type\":\"Prepend\",\"prepend\":\"" + std::string(65, 'x') + "\"}";
+  EXPECT_EQ(message(document("{\"type\":\"Lowercase\"}", prefix)),
+            "t.json: normalizer.prepend is longer than 64 bytes");
+}
+
+TEST(TokenizerJson, SurvivesRandomDamage) {
+  const std::string whole = document();
+  std::mt19937 random(8);
+  int read = 0;
+  for (int round = 0; round < 4000; ++round) {
+    std::string damaged = whole;
+    for (size_t n = 1 + random() % 2; n > 0; --n)
+      damaged[random() % damaged.size()] = static_cast<char>(random() % 128);
+    try {
+      const Tokenizer tokenizer = parse(damaged);
+      tokenizer.decode(tokenizer.encode("ABC ab<|x|> dc<s>"));
+      ++read;
+    } catch (const FileError&) {
+    }
+  }
+  EXPECT_GT(read, 100) << "some damage is harmless";
 }
 
 TEST(LoadTokenizer, ReadsRolesFromTheFilesBesideIt) {
@@ -123,7 +166,8 @@ TEST(LoadTokenizer, ReadsRolesFromTheFilesBesideIt) {
   EXPECT_EQ(load_tokenizer(folder.path()).eos_id(), std::nullopt);
   write_file_atomically(folder.path() / "special_tokens_map.json",
                         R"({"bos_token":"ab","eos_token":{"content":"<|x|>","lstrip":false}})");
-  write_file_atomically(folder.path() / "tokenizer_config.json", R"({"bos_token":"<s>","pad_token":"missing"})");
+  write_file_atomically(folder.path() / "tokenizer_config.json",
+                        R"({"bos_token":"<s>","pad_token":"missing"})");
   const Tokenizer tokenizer = load_tokenizer(folder.path());
   EXPECT_EQ(tokenizer.bos_id(), 0) << "tokenizer_config.json counts more";
   EXPECT_EQ(tokenizer.eos_id(), 7);
@@ -133,7 +177,8 @@ TEST(LoadTokenizer, ReadsRolesFromTheFilesBesideIt) {
 
 // The 256 bytes, then "ab" and special tokens.
 void write_byte_level(const std::filesystem::path& folder, const std::string& config,
-                      const std::vector<std::string>& more = {}, const std::string& merges = "#version: 0.2\na b\n") {
+                      const std::vector<std::string>& more = {},
+                      const std::string& merges = "#version: 0.2\na b\n") {
   boost::json::object vocab;
   for (int b = 33; b < 127; ++b) vocab[std::string(1, static_cast<char>(b))] = b - 33;
   vocab["Ġ"] = 94;
@@ -148,14 +193,17 @@ TEST(LoadTokenizer, TakesRobertaForWhatItsVocabularySays) {
   const testing::TempDir folder;
   write_byte_level(folder.path(), "", {"<s>", "<pad>", "</s>", "<unk>", "<mask>"});
   EXPECT_EQ(load_tokenizer(folder.path()).encode("ab c"), (Ids{96, 95, 94, 66, 98}));
-  write_byte_level(folder.path(), R"({"tokenizer_class":"GPT2Tokenizer"})", {"<s>", "<pad>", "</s>", "<unk>", "<mask>"});
+  write_byte_level(folder.path(), R"({"tokenizer_class":"GPT2Tokenizer"})",
+                   {"<s>", "<pad>", "</s>", "<unk>", "<mask>"});
   EXPECT_EQ(load_tokenizer(folder.path()).encode("ab c"), (Ids{95, 94, 66}));
 }
 
 TEST(LoadTokenizer, ReadsTheConfigurationOfByteLevelVocabularies) {
   const testing::TempDir folder;
-  write_byte_level(folder.path(), R"({"tokenizer_class":"GPT2Tokenizer","add_prefix_space":true,"eos_token":"<e>",
-    "added_tokens_decoder":{"97":{"content":"<|im|>","special":true}}})", {"<e>"});
+  write_byte_level(folder.path(),
+                   R"({"tokenizer_class":"GPT2Tokenizer","add_prefix_space":true,"eos_token":"<e>",
+    "added_tokens_decoder":{"97":{"content":"<|im|>","special":true}}})",
+                   {"<e>"});
   const Tokenizer tokenizer = load_tokenizer(folder.path());
   EXPECT_EQ(tokenizer.encode("ab<e><|im|>"), (Ids{94, 95, 96, 97}));
   EXPECT_EQ(tokenizer.eos_id(), 96);
@@ -164,9 +212,11 @@ TEST(LoadTokenizer, ReadsTheConfigurationOfByteLevelVocabularies) {
 
 TEST(LoadTokenizer, SplitsAsQwen2WhereTheClassSaysSo) {
   const testing::TempDir folder;
-  write_byte_level(folder.path(), R"({"tokenizer_class":"Qwen2Tokenizer"})", {"12"}, "#version: 0.2\na b\n1 2\n");
+  write_byte_level(folder.path(), R"({"tokenizer_class":"Qwen2Tokenizer"})", {"12"},
+                   "#version: 0.2\na b\n1 2\n");
   EXPECT_EQ(load_tokenizer(folder.path()).encode("12"), (Ids{16, 17})) << "single digits";
-  write_byte_level(folder.path(), R"({"tokenizer_class":"GPT2Tokenizer"})", {"12"}, "#version: 0.2\na b\n1 2\n");
+  write_byte_level(folder.path(), R"({"tokenizer_class":"GPT2Tokenizer"})", {"12"},
+                   "#version: 0.2\na b\n1 2\n");
   EXPECT_EQ(load_tokenizer(folder.path()).encode("12"), (Ids{96}));
 }
 
@@ -181,14 +231,17 @@ TEST(LoadTokenizer, NamesTheFileAndTheReason) {
     return "nothing was thrown";
   };
   const std::string root = folder.path().string();
-  EXPECT_TRUE(load_message().starts_with(root + ": holds no tokenizer; looked for tokenizer.json, ")) << load_message();
+  EXPECT_TRUE(load_message().starts_with(root + ": holds no tokenizer; looked for tokenizer.json, "))
+      << load_message();
   write_byte_level(folder.path(), "", {}, "#version: 0.2\na b\na\n");
-  EXPECT_EQ(load_message(), root + "/merges.txt: line 3: \"a\" is no merge of two tokens with one space between them");
+  EXPECT_EQ(load_message(),
+            root + "/merges.txt: line 3: \"a\" is no merge of two tokens with one space between them");
   write_byte_level(folder.path(), "", {}, "a b\nb c\n");
   EXPECT_EQ(load_message(),
             root + "/merges.txt: merge 1, \"b\" and \"c\", names \"bc\", which is not in the vocabulary");
   write_byte_level(folder.path(), R"({"tokenizer_class":"CLIPTokenizer"})");
-  EXPECT_NE(load_message().find("tokenizer_config.json: tokenizer_class \"CLIPTokenizer\""), std::string::npos);
+  EXPECT_NE(load_message().find("tokenizer_config.json: tokenizer_class \"CLIPTokenizer\""),
+            std::string::npos);
   write_byte_level(folder.path(), R"({"tokenizer_class":"RobertaTokenizer"})");
   EXPECT_NE(load_message().find("\"</s>\" is not in the vocabulary"), std::string::npos) << load_message();
   write_byte_level(folder.path(), R"({"added_tokens_decoder":{"x1":{"content":"y"}}})");

@@ -87,14 +87,16 @@ TEST(PublishedTokenizer, LlamaGivesThePublishedIds) {
     EXPECT_EQ(llama.encode(c.text), with_bos);
   }
   EXPECT_EQ(llama.vocab_size(), 32000);
-  EXPECT_EQ(llama.special(), (SpecialIds{.bos = 1, .eos = 2, .unk = 0, .pad = {}, .cls = {}, .sep = {}, .mask = {}}));
+  EXPECT_EQ(llama.special(),
+            (SpecialIds{.bos = 1, .eos = 2, .unk = 0, .pad = {}, .cls = {}, .sep = {}, .mask = {}}));
 }
 
 TEST(PublishedTokenizer, RobertaPutsItsTokensAroundOneTextAndBetweenTwo) {
   TRIREME_SKIP_WITHOUT(testing::sample_data("tok-roberta"));
   const Tokenizer roberta = load_tokenizer(testing::sample_data("tok-roberta"));
   EXPECT_EQ(roberta.encode("Hello world"), (Ids{0, 31414, 232, 2}));
-  EXPECT_EQ(roberta.encode("Hello <mask>!"), (Ids{0, 31414, 50264, 328, 2})) << "<mask> takes the space before it";
+  EXPECT_EQ(roberta.encode("Hello <mask>!"), (Ids{0, 31414, 50264, 328, 2}))
+      << "<mask> takes the space before it";
   const EncodedPair pair = roberta.encode_pair("Hello world", "Hello");
   EXPECT_EQ(pair.ids, (Ids{0, 31414, 232, 2, 2, 31414, 2}));
   EXPECT_EQ(pair.type_ids, Ids(7, 0));
@@ -110,7 +112,8 @@ TEST(PublishedTokenizer, StoriesGivesTheTextItsModelWrote) {
   const std::string text = read_text_file(folder / "expected_greedy.txt", 1 << 20);
   const boost::json::value expected = read_json_file(folder / "expected_greedy.json");
   Ids ids;
-  for (const auto& id : expected.at("greedy_ids").as_array()) ids.push_back(static_cast<int32_t>(id.as_int64()));
+  for (const auto& id : expected.at("greedy_ids").as_array())
+    ids.push_back(static_cast<int32_t>(id.as_int64()));
   EXPECT_EQ(stories.decode(ids), text);
   EXPECT_EQ(streamed(stories, ids), text);
   Ids with_bos = ids;
@@ -131,7 +134,8 @@ TEST(PublishedTokenizer, RandomIdsStreamToWhatTheyDecodeTo) {
       Ids ids(random() % 20);
       // The first ids hold the byte tokens; some lie beyond the vocabulary.
       for (int32_t& id : ids)
-        id = static_cast<int32_t>(random() % static_cast<uint32_t>(random() % 2 ? 260 : tokenizer.vocab_size() + 5));
+        id = static_cast<int32_t>(random() %
+                                  static_cast<uint32_t>(random() % 2 ? 260 : tokenizer.vocab_size() + 5));
       EXPECT_EQ(streamed(tokenizer, ids), tokenizer.decode(ids));
     }
     EXPECT_EQ(tokenizer.decode(Ids{-1, tokenizer.vocab_size(), 1 << 30}), "");
