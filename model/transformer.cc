@@ -28,6 +28,7 @@ ModelChunk::ModelChunk(const LayerContext& context, const ModelConfig& config, c
   if (spec.head) {
     context.parameters.set_group(group++, chunk);
     head_ = family.head(context, config, tied);
+    if (tied) tied_group_ = tied->group;
   }
   num_groups_ = group - first_group;
 }
@@ -61,10 +62,15 @@ Tensor ModelChunk::forward(const Tensor& x, const PassContext& pass, Tape* tape,
   }
   if (head_ && pass.batch.labels.defined()) {
     if (!first) h = boundary(h);
-    if (tape && hooks.begins) hooks.begins(group);
+    auto begin_head = [begins = hooks.begins, group, tied = tied_group_] {
+      begins(group);
+      if (tied >= 0) begins(tied);
+    };
+    const bool hooked = tape && hooks.begins;
+    if (hooked) begin_head();  // the output layer's gradients are computed in forward
     TokenLoss result = head_->loss(h, pass);
     if (loss) *loss = result;
-    return result.loss;
+    return hooked ? on_backward(result.loss, begin_head, {}) : result.loss;
   }
   if (tape && hooks.begins) h = on_backward(h, [begins = hooks.begins, group] { begins(group); }, {});
   return h;

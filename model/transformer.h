@@ -117,6 +117,7 @@ class ModelChunk {
  private:
   ChunkSpec spec_;
   int first_group_, num_groups_;
+  int tied_group_ = -1;  // of the embedding that the head uses as its weights, if it does
   std::unique_ptr<Embedding> embedding_;
   std::vector<std::unique_ptr<Block>> blocks_;
   std::unique_ptr<Head> head_;

@@ -90,7 +90,10 @@ Tensor on_backward(const Tensor& x, std::function<void()> before, std::function<
   Tensor y = x.detach();
   tape->record("on_backward", {x}, {&y}, [before = std::move(before), after = std::move(after)](Grads& grads) {
     if (after) grads.weight_step(after);
-    if (before) before();
+    if (before) {
+      before();
+      grads.weight_step(before);
+    }
     grads.add(0, grads.out());
   });
   return y;

@@ -19,8 +19,8 @@ Tensor own_rows(const Tensor& x, const Communicator& tp);
 // Sums doubles over the ranks of `comm`, in rank order, so that every rank gets the same bits.
 std::vector<double> sum_over(Communicator& comm, const std::vector<double>& values);
 
-// An identity whose backward calls hooks of its caller. `before` runs as soon as backward reaches this point; `after`
-// runs when every gradient of parameters used past this point is complete, weight steps that were put off included.
+// An identity whose backward calls hooks of its caller. `before` runs as soon as backward reaches this point, and
+// again before weight steps that were put off; `after` runs when every gradient of parameters used past this point is complete, weight steps that were put off included.
 Tensor on_backward(const Tensor& x, std::function<void()> before, std::function<void()> after);
 
 }  // namespace trireme

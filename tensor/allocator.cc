@@ -82,9 +82,9 @@ class CpuAllocator final : public Allocator {
 
  private:
   static void* ask_system(size_t size) {
-    void* block = std::aligned_alloc(size >= kLargeBlock ? kHugePage : kAlignment, size);
+    void* block = std::aligned_alloc(size >= kHugePage ? kHugePage : kAlignment, size);
     if (!block) throw std::bad_alloc();
-    if (size >= kLargeBlock) madvise(block, size, MADV_HUGEPAGE);  // a hint: refusal changes nothing but speed
+    if (size >= kHugePage) madvise(block, size, MADV_HUGEPAGE);  // a hint: refusal changes nothing but speed
     return block;
   }
 

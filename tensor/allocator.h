@@ -31,7 +31,7 @@ class Allocator {
   virtual void release_cached() = 0;  // gives cached blocks back to the system
 };
 
-// Blocks of 1 MiB and more are aligned to 2 MiB pages and ask for huge ones; smaller ones are powers of two and
+// Blocks of 2 MiB and more are aligned to pages of that size and ask for huge ones; smaller ones are powers of two and
 // their three quarters, so that at most a quarter of a block is waste.
 std::unique_ptr<Allocator> make_cpu_allocator();
 

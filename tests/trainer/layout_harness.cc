@@ -85,7 +85,7 @@ std::mutex outcome_mutex;  // ranks of one process fill one outcome
 
 // Writes a rank's elements [begin, end) of one parameter, given flat in local order, to the whole tensors.
 void scatter(const Parameter& p, const std::vector<float>& flat, int64_t begin, int64_t end,
-             std::map<std::string, std::vector<float>>& whole) {
+             WholeTensors& whole) {
   const int64_t columns = p.shape.rank() == 2 ? p.shape[1] : 1;
   for (const Piece& piece : p.pieces) {
     auto& target = whole[piece.name];
@@ -108,6 +108,35 @@ std::vector<float> floats_of(const Tensor& t) {
 }
 
 }  // namespace
+
+void gather_gradients(ParameterBuckets& buckets, WholeTensors& whole) {
+  std::lock_guard lock(outcome_mutex);
+  for (const Bucket& b : buckets.buckets())
+    for (const Bucket::Entry& e : b.entries) {
+      const int64_t begin = std::max(e.offset, b.shard_begin);
+      const int64_t end = std::min(e.offset + e.size, b.shard_begin + b.shard_size);
+      if (begin < end)
+        scatter(*e.parameter, floats_of(b.shard_grads.rows(begin - b.shard_begin, end - b.shard_begin)),
+                begin - e.offset, end - e.offset, whole);
+    }
+}
+
+void gather_weights(ParameterBuckets& buckets, WholeTensors& whole) {
+  std::lock_guard lock(outcome_mutex);
+  for (const Bucket& b : buckets.buckets())
+    for (const Bucket::Entry& e : b.entries) scatter(*e.parameter, floats_of(e.parameter->value), 0, e.size, whole);
+}
+
+double relative_error(const std::vector<float>& got, const std::vector<float>& want) {
+  if (got.size() != want.size()) return INFINITY;
+  double largest = 0, worst = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    largest = std::max(largest, std::abs(static_cast<double>(want[i])));
+    const double difference = std::abs(static_cast<double>(want[i]) - got[i]);
+    worst = std::isfinite(difference) ? std::max(worst, difference) : INFINITY;
+  }
+  return worst > 0 ? worst / largest : 0;
+}
 
 void run_rank(Communicator& world, const ModelConfig& config, const Layout& layout, int steps, RunOutcome& outcome) {
   MeshShape shape;
@@ -149,20 +178,12 @@ void run_rank(Communicator& world, const ModelConfig& config, const Layout& layo
   }
   const EvaluationResult evaluation = train.evaluate(batches_of(1 << 20));
 
-  std::lock_guard lock(outcome_mutex);
-  if (world.rank() == 0) {
-    outcome.losses = losses;
-    outcome.grad_norms = norms;
-    outcome.evaluation = evaluation.loss;
-  }
-  for (const Bucket& b : buckets.buckets())
-    for (const Bucket::Entry& e : b.entries) {
-      const int64_t begin = std::max(e.offset, b.shard_begin), end = std::min(e.offset + e.size, b.shard_begin + b.shard_size);
-      if (begin < end)
-        scatter(*e.parameter, floats_of(b.shard_grads.rows(begin - b.shard_begin, end - b.shard_begin)),
-                begin - e.offset, end - e.offset, outcome.gradients);
-      scatter(*e.parameter, floats_of(e.parameter->value), 0, e.size, outcome.weights);
-    }
+  gather_gradients(buckets, outcome.gradients);
+  gather_weights(buckets, outcome.weights);
+  if (world.rank() != 0) return;
+  outcome.losses = losses;
+  outcome.grad_norms = norms;
+  outcome.evaluation = evaluation.loss;
 }
 
 RunOutcome run_threads(const ModelConfig& config, const Layout& layout, int steps) {
@@ -182,15 +203,8 @@ void expect_same_run(const RunOutcome& got, const RunOutcome& want, double toler
                                          std::tuple("weight", &got.weights, &want.weights)}) {
     ASSERT_EQ(got_set->size(), want_set->size()) << what;
     for (const auto& [tensor, values] : *want_set) {
-      const auto& other = got_set->at(tensor);
-      ASSERT_EQ(other.size(), values.size()) << tensor;
-      double largest = 0, worst = 0;
-      for (size_t i = 0; i < values.size(); ++i) {
-        largest = std::max(largest, std::abs(static_cast<double>(values[i])));
-        const double difference = std::abs(static_cast<double>(values[i]) - other[i]);
-        worst = std::isfinite(difference) ? std::max(worst, difference) : INFINITY;
-      }
-      EXPECT_LE(worst, 50 * tolerance * largest) << what << ": " << name << " of " << tensor;
+      ASSERT_TRUE(got_set->contains(tensor)) << what << ": " << name << " of " << tensor;
+      EXPECT_LE(relative_error(got_set->at(tensor), values), 50 * tolerance) << what << ": " << name << " of " << tensor;
     }
   }
 }

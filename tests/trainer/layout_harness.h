@@ -15,7 +15,7 @@ struct Layout {
   int dp = 1, tp = 1, pp = 1;
   std::string schedule = "1f1b";
   int chunks = 1;
-  std::vector<int> layers_per_stage;
+  std::vector<int> layers_per_stage = {};
   bool sequence = false;
   int zero = 0;
   int micro_batch = 1;  // sequences
@@ -24,11 +24,22 @@ struct Layout {
   int world() const { return dp * tp * pp; }
 };
 std::string describe(const Layout& layout);
+inline void PrintTo(const Layout& layout, std::ostream* out) { *out << describe(layout); }
+
+using WholeTensors = std::map<std::string, std::vector<float>>;  // by global name, in the order of the file
+
+// Puts what this rank holds into `whole`, which the ranks of one process share: its shards of the gradients, or its values.
+// An element that no rank holds stays NaN.
+void gather_gradients(ParameterBuckets& buckets, WholeTensors& whole);
+void gather_weights(ParameterBuckets& buckets, WholeTensors& whole);
+
+// Largest difference over the largest value of `want`; infinite for NaN and for another size.
+double relative_error(const std::vector<float>& got, const std::vector<float>& want);
 
 struct RunOutcome {
   std::vector<double> losses, grad_norms;
-  std::map<std::string, std::vector<float>> gradients;  // of the last step, whole tensors by global name
-  std::map<std::string, std::vector<float>> weights;    // after the last step
+  WholeTensors gradients;  // of the last step
+  WholeTensors weights;    // after the last step
   double evaluation = 0;
 };
 

@@ -21,6 +21,8 @@ struct Case {
   Layout layout;
 };
 
+void PrintTo(const Case& c, std::ostream* out) { *out << (c.llama ? "llama " : "gpt2 ") << describe(c.layout); }
+
 class LayoutInvariance : public ::testing::TestWithParam<Case> {};
 
 TEST_P(LayoutInvariance, EqualsTheSingleProcess) {
