@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <iosfwd>
 #include <memory>
 #include <string>
 #include <vector>
@@ -41,16 +42,20 @@ struct RunSummary {
 
 class Reporter {
  public:
-  // Opens DIR/metrics.jsonl (appended to on resume, lines past `resume_step` dropped), DIR/events.out.tfevents... and the
-  // terminal's progress (a bar on a terminal, plain lines elsewhere, by log.progress).
-  Reporter(const std::filesystem::path& dir, const LogSection& options, int64_t total_steps, int64_t resume_step);
+  // Opens DIR/metrics.jsonl (appended to on resume, lines past `resume_step` dropped), DIR/events.out.tfevents... and
+  // the terminal's progress (a bar on a terminal, plain lines elsewhere, by log.progress), which goes to `out` (null:
+  // standard output; else plain unless log.progress says otherwise). A file of metrics that cannot be opened or
+  // written, here or later, is a warning, given once; nothing here throws for it.
+  Reporter(const std::filesystem::path& dir, const LogSection& options, int64_t total_steps, int64_t resume_step,
+           std::ostream* out = nullptr);
   ~Reporter();
 
   void step(const StepMetrics& metrics, bool log);  // log: a line, an event and a JSON line, beside the bar's progress
   void evaluation(const EvaluationMetrics& metrics);
   void note(const std::string& line);     // above the bar
   void warning(const std::string& line);
-  // The closing table, and DIR/curve.svg: training and validation loss by step, read from metrics.jsonl.
+  // The closing table, and DIR/curve.svg: training loss (of logged steps) and validation loss by step, from those that
+  // metrics.jsonl held at a resume on.
   void summary(const RunSummary& summary);
 
  private:
