@@ -49,7 +49,7 @@ GemmTiming time_one(const GemmShape& s, int rounds) {
   GemmTiming timing{s, gemm_threads(), {}};
   std::vector<std::vector<double>> seconds;
   for (GemmBackend backend : kGemmBackends)
-    if (gemm_available(backend, s)) timing.candidates.push_back({backend, 0});
+    if (gemm_available(backend, s)) timing.candidates.push_back({backend, 0, 0});
   seconds.resize(timing.candidates.size());
   size_t next = 0;
   const auto call = [&](GemmBackend backend) {
@@ -64,7 +64,10 @@ GemmTiming time_one(const GemmShape& s, int rounds) {
       for (int repeat = 0; repeat < group; ++repeat) call(timing.candidates[i].backend);
       if (round >= 0) seconds[i].push_back((now() - start) / group);
     }
-  for (size_t i = 0; i < seconds.size(); ++i) timing.candidates[i].seconds = median(seconds[i]);
+  for (size_t i = 0; i < seconds.size(); ++i) {
+    timing.candidates[i].seconds = median(seconds[i]);
+    timing.candidates[i].best = *std::min_element(seconds[i].begin(), seconds[i].end());
+  }
   std::stable_sort(timing.candidates.begin(), timing.candidates.end(),
                    [](const auto& x, const auto& y) { return x.seconds < y.seconds; });
   return timing;

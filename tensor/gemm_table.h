@@ -68,6 +68,7 @@ struct GemmTiming {
   struct Candidate {
     GemmBackend backend;
     double seconds;  // median of one call
+    double best;     // the fastest round: on a busy machine the better guide
   };
   std::vector<Candidate> candidates;  // those available, fastest first
 };

@@ -1,90 +1,48 @@
 #include "tensor/cpu/gemm.h"
 
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
+#include <type_traits>
 
-#include "tensor/cpu/vec.h"
+#include "tensor/cpu/simd.h"
 
 namespace trireme::cpu::TRIREME_ISA {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int kWidth = 16;
-constexpr int kDotRows = 8, kDotColumns = 3;    // accumulators of the dot form; 32 registers
+constexpr int kMaxSums = 24;                    // accumulators of the dot form; 32 registers
 constexpr int kTileRows = 6, kTileVectors = 4;  // and of the broadcast form
+// Rows of B that the dot form reads at once: the more, the fewer rows of A there are, so that enough sums are open.
+constexpr int kColumnsFor2 = 8, kColumnsFor4 = 5, kColumns = 3;
 #elif defined(__AVX2__)
-constexpr int kWidth = 8;
-constexpr int kDotRows = 4, kDotColumns = 3;    // 16 registers
+constexpr int kMaxSums = 12;                    // 16 registers
 constexpr int kTileRows = 6, kTileVectors = 2;
+constexpr int kColumnsFor2 = 4, kColumnsFor4 = 3, kColumns = 3;
 #else
-constexpr int kWidth = 4;
-constexpr int kDotRows = 4, kDotColumns = 3;
+constexpr int kMaxSums = 12;
 constexpr int kTileRows = 6, kTileVectors = 2;
+constexpr int kColumnsFor2 = 4, kColumnsFor4 = 3, kColumns = 3;
 #endif
-constexpr int kSlimColumns = 8;         // dot form with one row of A: more streams of B at once
 constexpr int64_t kSumLength = 512;     // terms that one f32 accumulator takes in the broadcast form
 constexpr int64_t kParallelWork = 1 << 17;  // multiply-adds below which one thread is as fast
 
-typedef float Vec __attribute__((vector_size(kWidth * 4)));
-typedef uint32_t Words __attribute__((vector_size(kWidth * 4)));
-typedef uint16_t Halves __attribute__((vector_size(kWidth * 2)));
-
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
-inline Vec load_vec(const float* p) {
-  Vec v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-inline Vec load_vec(const BF16* p) {
-  Halves h;
-  __builtin_memcpy(&h, p, sizeof h);
-  return (Vec)(__builtin_convertvector(h, Words) << 16);
-}
-inline Vec load_vec(const F16* p) {
-#if defined(__AVX512F__)
-  // The masked form, because GCC 12 warns about the undefined source of the plain one.
-  return (Vec)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-#elif defined(__F16C__)
-  return (Vec)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-#else
-  Vec v;
-  for (int i = 0; i < kWidth; ++i) v[i] = load(p + i);
-  return v;
-#endif
-}
-// The first `count` elements, then zeros.
-template <class T>
-inline Vec load_part(const T* p, int64_t count) {
-  T padded[kWidth] = {};
-  __builtin_memcpy(padded, p, static_cast<size_t>(count) * sizeof(T));
-  return load_vec(padded);
-}
-
-// A fixed tree, whatever the processor's shuffles are.
-inline float sum_lanes(Vec v) {
-  float lanes[kWidth];
-  __builtin_memcpy(lanes, &v, sizeof v);
-  for (int half = kWidth / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  return lanes[0];
-}
 
 template <class C>
 inline void put(C* c, float sum, float alpha, float beta) {
   store(c, beta == 0 ? alpha * sum : alpha * sum + beta * load(c));
 }
 
-// Rows [0, R) of A against rows [0, S) of B: both contiguous along k.
-template <int R, int S, class A, class B, class C>
+// Rows [0, R) of A against rows [0, S) of B: both contiguous along k. kFetch: B comes from memory, and rows follow.
+template <int R, int S, bool kFetch, class A, class B, class C>
 inline void dot_block(int64_t k, float alpha, const A* a, int64_t lda, const B* b, int64_t ldb, float beta, C* c,
                       int64_t ldc) {
   Vec sums[R][S] = {};
   int64_t p = 0;
-  for (; p + kWidth <= k; p += kWidth) {
+  for (; p + kLanes <= k; p += kLanes) {
     Vec bv[S];
-    for (int j = 0; j < S; ++j) bv[j] = load_vec(b + j * ldb + p);
+    for (int j = 0; j < S; ++j) {
+      bv[j] = load_vec(b + j * ldb + p);
+      if (kFetch) __builtin_prefetch(b + (j + S) * ldb + p);  // the next block's
+    }
     for (int i = 0; i < R; ++i) {
       const Vec av = load_vec(a + i * lda + p);
       for (int j = 0; j < S; ++j) sums[i][j] += av * bv[j];
@@ -107,29 +65,33 @@ template <int S, class A, class B, class C>
 inline void dot_columns(int64_t m, int64_t k, float alpha, const A* a, int64_t lda, const B* b, int64_t ldb,
                         float beta, C* c, int64_t ldc) {
   int64_t i = 0;
-  if constexpr (S <= kDotColumns)
-    for (; i + kDotRows <= m; i += kDotRows)
-      dot_block<kDotRows, S>(k, alpha, a + i * lda, lda, b, ldb, beta, c + i * ldc, ldc);
-  if constexpr (S <= kDotColumns)
-    for (; i + 2 <= m; i += 2) dot_block<2, S>(k, alpha, a + i * lda, lda, b, ldb, beta, c + i * ldc, ldc);
-  for (; i < m; ++i) dot_block<1, S>(k, alpha, a + i * lda, lda, b, ldb, beta, c + i * ldc, ldc);
+  const auto rows = [&]<int R>(std::integral_constant<int, R>) {
+    if constexpr (R * S <= kMaxSums)
+      for (; i + R <= m; i += R) {
+        if (i == 0)
+          dot_block<R, S, true>(k, alpha, a, lda, b, ldb, beta, c, ldc);
+        else
+          dot_block<R, S, false>(k, alpha, a + i * lda, lda, b, ldb, beta, c + i * ldc, ldc);
+      }
+  };
+  rows(std::integral_constant<int, 8>());
+  rows(std::integral_constant<int, 4>());
+  rows(std::integral_constant<int, 2>());
+  rows(std::integral_constant<int, 1>());
 }
 
-// C = A B^T.
-template <class A, class B, class C>
+// C = A B^T, S rows of B at a time.
+template <int S, class A, class B, class C>
 void dot_form(int64_t m, int64_t n, int64_t k, float alpha, const A* a, int64_t lda, const B* b, int64_t ldb,
               float beta, C* c, int64_t ldc) {
-  const int64_t step = m == 1 ? kSlimColumns : kDotColumns;
 #pragma omp parallel for schedule(static) if (m * n * k > kParallelWork)
-  for (int64_t block = 0; block < (n + step - 1) / step; ++block) {
-    int64_t j = block * step;
-    const int64_t end = smaller(j + step, n);
-    if (end - j == kSlimColumns) {
-      dot_columns<kSlimColumns>(m, k, alpha, a, lda, b + j * ldb, ldb, beta, c + j, ldc);
+  for (int64_t block = 0; block < (n + S - 1) / S; ++block) {
+    int64_t j = block * S;
+    const int64_t end = smaller(j + S, n);
+    if (end - j == S) {
+      dot_columns<S>(m, k, alpha, a, lda, b + j * ldb, ldb, beta, c + j, ldc);
       continue;
     }
-    for (; j + kDotColumns <= end; j += kDotColumns)
-      dot_columns<kDotColumns>(m, k, alpha, a, lda, b + j * ldb, ldb, beta, c + j, ldc);
     for (; j < end; ++j) dot_columns<1>(m, k, alpha, a, lda, b + j * ldb, ldb, beta, c + j, ldc);
   }
 }
@@ -145,7 +107,7 @@ inline void tile(int64_t columns, int64_t k, float alpha, const A* a, int64_t ro
     for (int64_t p = begin; p < end; ++p) {
       Vec bv[V];
       for (int v = 0; v < V; ++v)
-        bv[v] = kWhole ? load_vec(b + p * ldb + v * kWidth) : load_part(b + p * ldb, columns);
+        bv[v] = kWhole ? load_vec(b + p * ldb + v * kLanes) : load_part(b + p * ldb, columns);
       for (int i = 0; i < R; ++i) {
         const float av = load(a + i * row_step + p * k_step);
         for (int v = 0; v < V; ++v) sums[i][v] += av * bv[v];
@@ -156,10 +118,10 @@ inline void tile(int64_t columns, int64_t k, float alpha, const A* a, int64_t ro
   }
   for (int i = 0; i < R; ++i)
     for (int v = 0; v < V; ++v) {
-      float lanes[kWidth];
+      float lanes[kLanes];
       __builtin_memcpy(lanes, &total[i][v], sizeof lanes);
-      C* to = c + i * ldc + v * kWidth;
-      const int64_t count = kWhole ? kWidth : columns;
+      C* to = c + i * ldc + v * kLanes;
+      const int64_t count = kWhole ? kLanes : columns;
       for (int64_t j = 0; j < count; ++j) put(to + j, lanes[j], alpha, beta);
     }
 }
@@ -168,9 +130,9 @@ template <int R, class A, class B, class C>
 inline void tile_columns(int64_t columns, int64_t k, float alpha, const A* a, int64_t row_step, int64_t k_step,
                          const B* b, int64_t ldb, float beta, C* c, int64_t ldc) {
   int64_t j = 0;
-  for (; j + kTileVectors * kWidth <= columns; j += kTileVectors * kWidth)
+  for (; j + kTileVectors * kLanes <= columns; j += kTileVectors * kLanes)
     tile<R, kTileVectors, true>(columns, k, alpha, a, row_step, k_step, b + j, ldb, beta, c + j, ldc);
-  for (; j + kWidth <= columns; j += kWidth)
+  for (; j + kLanes <= columns; j += kLanes)
     tile<R, 1, true>(columns, k, alpha, a, row_step, k_step, b + j, ldb, beta, c + j, ldc);
   if (j < columns) tile<R, 1, false>(columns - j, k, alpha, a, row_step, k_step, b + j, ldb, beta, c + j, ldc);
 }
@@ -179,12 +141,12 @@ inline void tile_columns(int64_t columns, int64_t k, float alpha, const A* a, in
 template <class A, class B, class C>
 void broadcast_form(int64_t m, int64_t n, int64_t k, float alpha, const A* a, int64_t row_step, int64_t k_step,
                     const B* b, int64_t ldb, float beta, C* c, int64_t ldc) {
-  constexpr int64_t kColumns = 4 * kTileVectors * kWidth;
-  const int64_t row_blocks = (m + kTileRows - 1) / kTileRows, column_blocks = (n + kColumns - 1) / kColumns;
+  constexpr int64_t kShare = 4 * kTileVectors * kLanes;  // columns of one thread's task
+  const int64_t row_blocks = (m + kTileRows - 1) / kTileRows, column_blocks = (n + kShare - 1) / kShare;
 #pragma omp parallel for collapse(2) schedule(static) if (m * n * k > kParallelWork)
   for (int64_t bj = 0; bj < column_blocks; ++bj)
     for (int64_t bi = 0; bi < row_blocks; ++bi) {
-      const int64_t j = bj * kColumns, columns = smaller(kColumns, n - j);
+      const int64_t j = bj * kShare, columns = smaller(kShare, n - j);
       int64_t i = bi * kTileRows;
       const int64_t end = smaller(i + kTileRows, m);
       if (end - i == kTileRows) {
@@ -221,8 +183,12 @@ void product(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k
              int64_t lda, const B* b, int64_t ldb, float beta, C* c, int64_t ldc) {
   if (!transpose_b)
     broadcast_form(m, n, k, alpha, a, transpose_a ? 1 : lda, transpose_a ? lda : 1, b, ldb, beta, c, ldc);
+  else if (!transpose_a && m <= 2)
+    dot_form<kColumnsFor2>(m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  else if (!transpose_a && m <= 4)
+    dot_form<kColumnsFor4>(m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
   else if (!transpose_a)
-    dot_form(m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+    dot_form<kColumns>(m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
   else
     both_transposed(m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }

@@ -25,6 +25,8 @@ TEST(GemmTable, RulesUseBf16UnitsOnlyWhereTheyPay) {
   for (Bf16Units units : {Bf16Units::kNone, Bf16Units::kDotProduct, Bf16Units::kAmx}) {
     EXPECT_EQ(GemmTable(units).choose({false, true, 1024, 2304, 768}, 2), GemmBackend::kOneDnnSgemm);
     EXPECT_EQ(GemmTable(units).choose({false, true, 1, 2304, 768}, 2), GemmBackend::kOwn);
+    EXPECT_EQ(GemmTable(units).choose({false, true, 32, 2304, 768}, 2), GemmBackend::kOneDnnMatmul);
+    EXPECT_EQ(GemmTable(units).choose({false, false, 1, 2304, 768}, 2), GemmBackend::kOneDnnSgemm);
     EXPECT_EQ(GemmTable(units).choose({true, false, 8, 8, 8}, 2), GemmBackend::kOwn);
   }
 }

@@ -1,0 +1,135 @@
+// Times every backend on the products of GPT-2 124M and shows how the chosen one compares with the best.
+//
+//   gemm_bench [train|decode|all] [rounds=7] [dtype=f32|bf16|f16|all] [threads=0] [by=median|best] [save=FILE]
+//
+// "ratio" is the best backend's time over the chosen one's: 1.00 where the table is right. save=FILE writes the table
+// that these measurements give. Backends of one shape are interleaved, so ratios hold on a busy machine too; absolute
+// rates do not, and by=best, the fastest round of each, is then the better guide. With up to 32 rows the weights are read from memory, as in decoding, and GB/s counts their bytes.
+#include <omp.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "tensor/gemm_table.h"
+
+namespace trireme {
+namespace {
+
+struct Layer {
+  const char* name;
+  int64_t in, out;
+};
+constexpr Layer kLayers[] = {{"attention in", 768, 2304},
+                             {"attention out", 768, 768},
+                             {"mlp up", 768, 3072},
+                             {"mlp down", 3072, 768},
+                             {"head", 768, 50257}};
+
+struct Product {
+  std::string name;
+  GemmShape shape;
+};
+
+std::vector<Product> training(DType t) {
+  std::vector<Product> products;
+  for (int64_t tokens : {256, 1024})
+    for (const Layer& l : kLayers) {
+      products.push_back({text(l.name, " y"), {false, true, tokens, l.out, l.in, t, t}});
+      products.push_back({text(l.name, " dx"), {false, false, tokens, l.in, l.out, t, t}});
+      products.push_back({text(l.name, " dW"), {true, false, l.out, l.in, tokens, t, DType::kF32}});
+    }
+  return products;
+}
+
+std::vector<Product> decoding(DType t) {
+  std::vector<Product> products;
+  for (int64_t rows : {1, 2, 4, 8, 16, 32, 64})
+    for (const Layer& l : kLayers) products.push_back({l.name, {false, true, rows, l.out, l.in, t, t}});
+  return products;
+}
+
+int run(int argc, char** argv) {
+  bool train = true, decode = true;
+  int rounds = 7, threads = omp_get_max_threads();
+  std::vector<DType> types = {DType::kF32, DType::kBF16, DType::kF16};
+  std::string save;
+  bool by_best = false;
+  for (int i = 1; i < argc; ++i) {
+    const std::string arg = argv[i];
+    if (arg == "train") decode = false;
+    else if (arg == "decode") train = false;
+    else if (arg == "all") train = decode = true;
+    else if (arg.starts_with("rounds=")) rounds = std::stoi(arg.substr(7));
+    else if (arg.starts_with("threads=")) threads = std::stoi(arg.substr(8));
+    else if (arg == "dtype=f32") types = {DType::kF32};
+    else if (arg == "dtype=bf16") types = {DType::kBF16};
+    else if (arg == "dtype=f16") types = {DType::kF16};
+    else if (arg.starts_with("save=")) save = arg.substr(5);
+    else if (arg == "by=best" || arg == "by=median") by_best = arg == "by=best";
+    else if (arg != "dtype=all") throw ConfigError(text("gemm_bench: unknown argument ", arg));
+  }
+  if (threads > 0) omp_set_num_threads(threads);
+  GemmTable table;
+  std::printf("%d threads; square f32 product %.0f GF/s, bf16 %.0f GF/s\n", gemm_threads(),
+              measure_gemm_rate(gemm_threads()) / 1e9, measure_gemm_rate(gemm_threads(), DType::kBF16) / 1e9);
+  std::printf("%-34s %-18s", "m x n x k", "product");
+  for (GemmBackend b : kGemmBackends) std::printf(" %13s", std::string(name_of(b)).c_str());
+  std::printf("   GF/s  GB/s  chosen         ratio\n");
+  double chosen_total = 0, best_total = 0;
+  for (DType type : types) {
+    std::vector<Product> products = train ? training(type) : std::vector<Product>();
+    if (decode)
+      for (Product& p : decoding(type)) products.push_back(std::move(p));
+    for (const Product& p : products) {
+      GemmTiming timing = time_gemm(std::span(&p.shape, 1), rounds)[0];
+      if (by_best)
+        for (auto& c : timing.candidates) c.seconds = c.best;
+      std::stable_sort(timing.candidates.begin(), timing.candidates.end(),
+                       [](const auto& x, const auto& y) { return x.seconds < y.seconds; });
+      const GemmBackend chosen = gemm_table().choose(p.shape, timing.threads);
+      std::printf("%-34s %-18s", text(p.shape).c_str(), p.name.c_str());
+      double chosen_seconds = 0;
+      for (GemmBackend b : kGemmBackends) {
+        double seconds = 0;
+        for (const auto& c : timing.candidates)
+          if (c.backend == b) seconds = c.seconds;
+        if (b == chosen) chosen_seconds = seconds;
+        if (seconds > 0)
+          std::printf(" %10.3f ms", seconds * 1e3);
+        else
+          std::printf(" %13s", "-");
+      }
+      const double best = timing.candidates[0].seconds;
+      const double flops = 2.0 * static_cast<double>(p.shape.m) * static_cast<double>(p.shape.n) *
+                           static_cast<double>(p.shape.k);
+      const double bytes = static_cast<double>(p.shape.n) * static_cast<double>(p.shape.k) *
+                           static_cast<double>(size_of(p.shape.in));
+      std::printf(" %6.0f %5.1f  %-14s %.2f\n", flops / best / 1e9, bytes / best / 1e9,
+                  std::string(name_of(chosen)).c_str(), best / chosen_seconds);
+      std::fflush(stdout);
+      chosen_total += chosen_seconds;
+      best_total += best;
+      if (best < 0.97 * chosen_seconds) table.set(p.shape, timing.threads, timing.candidates[0].backend);
+    }
+  }
+  std::printf("all products once: chosen %.1f ms, best %.1f ms, ratio %.3f\n", chosen_total * 1e3, best_total * 1e3,
+              best_total / chosen_total);
+  if (!save.empty()) table.save(save);
+  return 0;
+}
+
+}  // namespace
+}  // namespace trireme
+
+int main(int argc, char** argv) {
+  try {
+    return trireme::run(argc, argv);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "%s\n", e.what());
+    return 2;
+  }
+}
