@@ -16,12 +16,21 @@ struct Engine::Sequence {
 
 namespace {
 
-constexpr int64_t kMostCachedTokens = int64_t{1} << 18;
+constexpr int64_t kMostCachedTokens = int64_t{1} << 18;  // by default
+constexpr int64_t kMostOption = int64_t{1} << 31;        // so that sizes below cannot overflow
 
 int64_t num_blocks(const ShardedModel& model, const EngineOptions& o) {
-  check<ConfigError>(o.max_sequences >= 1 && o.max_step_tokens >= 1 && o.block_size >= 1 && o.cache_tokens >= 0,
-                     "engine: max_sequences, max_step_tokens and block_size are at least 1");
+  auto require = [](const char* name, int64_t value, int64_t lowest) {
+    check<ConfigError>(value >= lowest && value <= kMostOption, "engine: ", name, "=", value, " is out of range; use ",
+                       lowest, " to ", kMostOption);
+  };
+  require("max_sequences", o.max_sequences, 1);
+  require("max_step_tokens", o.max_step_tokens, 1);
+  require("cache_tokens", o.cache_tokens, 0);
+  require("block_size", o.block_size, 1);
   check<ConfigError>(model.layout().chunks == 1, "generation runs one chunk of layers a rank; use parallel.chunks=1");
+  check<ConfigError>(!model.layout().sequence_parallel,
+                     "generation steps have too few rows to split; use parallel.sequence=false");
   const int64_t wanted = o.cache_tokens ? o.cache_tokens
                                         : std::min(kMostCachedTokens,
                                                    o.max_sequences * model.config().max_position_embeddings);
@@ -98,9 +107,15 @@ void Engine::choose(const std::vector<Sequence*>& batch, const std::vector<std::
   const int64_t n = static_cast<int64_t>(batch.size());
   Tensor chosen = zeros({n}, DType::kI32), ends = zeros({n}, DType::kI32);
   if (mesh.last_stage())
-    for (int64_t s = 0; s < n; ++s)
-      chosen.data<int32_t>()[s] = sample_token(logits[s], batch[s]->tokens, options, static_cast<int64_t>(batch[s]->index));
+    for (int64_t s = 0; s < n; ++s) {
+      const auto id = sample_token(logits[s], batch[s]->tokens, options, static_cast<int64_t>(batch[s]->index));
+      chosen.data<int32_t>()[s] = id.value_or(-1);
+    }
   mesh.pp().broadcast(chosen, mesh.pp().size() - 1);
+  // Known to every stage, so that none waits for one that has thrown.
+  for (int64_t s = 0; s < n; ++s)
+    check<Error>(chosen.data<int32_t>()[s] >= 0, "prompt ", batch[s]->index, ": the logits of token ",
+                 batch[s]->tokens.size(), " have no largest finite one; the model's weights or activations overflow");
 
   const auto& eos = model_.config().eos_token_ids;
   auto is_end = [&](int32_t id) {
@@ -147,6 +162,14 @@ std::vector<Generation> Engine::generate(const std::vector<std::vector<int32_t>>
   }
 
   std::vector<Sequence> active;
+  // Blocks go back whatever happens, so that the engine can be used again after an error.
+  struct GiveBack {
+    KvCache& cache;
+    std::vector<Sequence>& active;
+    ~GiveBack() {
+      for (Sequence& q : active) cache.give_back(q.blocks);
+    }
+  } give_back{cache_, active};
   while (!waiting.empty() || !active.empty()) {
     while (!waiting.empty() && static_cast<int64_t>(active.size()) < options_.max_sequences &&
            cache_.blocks_for(waiting.front().limit) <= cache_.num_free()) {

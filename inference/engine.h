@@ -28,16 +28,18 @@ struct Generation {
 };
 
 // Called on world rank 0 alone, for each new token of each sequence in order. Returns true to end the sequence after it
-// (a stop string was met, the reader went away).
+// (a stop string was met, the reader went away). REQUIRES: does not throw, since the other ranks wait for its answer.
 using OnToken = std::function<bool(size_t sequence, int32_t token)>;
 
 class Engine {
  public:
-  // Takes the cache's memory. REQUIRES: weights loaded. Throws ConfigError for a layout with several chunks a rank.
+  // Takes the cache's memory. REQUIRES: weights loaded. Throws ConfigError for an option out of range, and
+  // for a layout with several chunks a rank or sequence parallelism.
   Engine(const ShardedModel& model, const EngineOptions& options);
 
   // Throws ConfigError for an empty prompt, an id outside the vocabulary, or a prompt that fills the context. An output
-  // ends at options.max_tokens or where the context is full (kLength). Collective over the mesh.
+  // ends at options.max_tokens or where the context is full (kLength). Throws Error on every rank where logits are NaN or
+  // infinite. Collective over the mesh.
   std::vector<Generation> generate(const std::vector<std::vector<int32_t>>& prompts, const SamplingOptions& options,
                                    const OnToken& on_token = {});
 

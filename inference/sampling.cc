@@ -45,8 +45,8 @@ void SamplingOptions::validate() const {
     check<ConfigError>(!s.empty() && s.size() <= 1024, "stop strings have 1 to 1024 bytes, one has ", s.size());
 }
 
-int32_t sample_token(std::span<const float> raw, std::span<const int32_t> history, const SamplingOptions& options,
-                     int64_t sequence) {
+std::optional<int32_t> sample_token(std::span<const float> raw, std::span<const int32_t> history,
+                                    const SamplingOptions& options, int64_t sequence) {
   std::vector<float> logits(raw.begin(), raw.end());
   if (options.repetition_penalty != 1) {
     std::vector<int32_t> seen(history.begin(), history.end());
@@ -57,13 +57,9 @@ int32_t sample_token(std::span<const float> raw, std::span<const int32_t> histor
       if (id >= 0 && id < static_cast<int64_t>(logits.size()))
         logits[id] = logits[id] > 0 ? logits[id] / penalty : logits[id] * penalty;
   }
-  if (options.temperature == 0) {
-    const std::vector<Candidate> best = ranked(logits, 1);
-    check<Error>(!best.empty() && std::isfinite(best[0].logit), "no finite logit to choose a token from");
-    return best[0].id;
-  }
-  std::vector<Candidate> candidates = ranked(logits, options.top_k);
-  check<Error>(!candidates.empty() && std::isfinite(candidates[0].logit), "no finite logit to choose a token from");
+  const std::vector<Candidate> candidates = ranked(logits, options.temperature == 0 ? 1 : options.top_k);
+  if (candidates.empty() || !std::isfinite(candidates[0].logit)) return std::nullopt;
+  if (options.temperature == 0) return candidates[0].id;
   std::vector<double> weights(candidates.size());
   double total = 0;
   for (size_t i = 0; i < candidates.size(); ++i)

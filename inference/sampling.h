@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -27,8 +28,8 @@ struct SamplingOptions {
 };
 
 // logits f32 [vocabulary]; history: prompt and output so far, its size is the position that is chosen for. Equal logits:
-// the lowest id first. Throws Error if no logit is finite.
-int32_t sample_token(std::span<const float> logits, std::span<const int32_t> history, const SamplingOptions& options,
-                     int64_t sequence);
+// the lowest id first. Nothing if the largest is not finite; NaN is never chosen.
+std::optional<int32_t> sample_token(std::span<const float> logits, std::span<const int32_t> history, const SamplingOptions& options,
+                                    int64_t sequence);
 
 }  // namespace trireme
