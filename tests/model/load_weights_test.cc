@@ -1,0 +1,109 @@
+// From the files into a sharded model and back: every rank's pieces, written again, give the same bytes.
+#include "model/load_weights.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <map>
+#include <mutex>
+
+#include "base/json.h"
+#include "comm/threads.h"
+#include "model/hf_directory.h"
+#include "tests/test_data.h"
+
+namespace trireme {
+namespace {
+
+struct Layout {
+  int tp = 1, pp = 1;
+};
+
+// Whole tensors, f32, put together from the pieces that the ranks loaded.
+std::map<std::string, std::vector<float>> load_at(const std::filesystem::path& folder, Layout layout) {
+  std::map<std::string, std::vector<float>> whole;
+  std::mutex mutex;
+  run_ranks(layout.tp * layout.pp, [&](Communicator& world) {
+    MeshShape shape;
+    shape.tp = layout.tp;
+    shape.pp = layout.pp;
+    Mesh mesh(world, shape);
+    ShardedModel model(ModelConfig::from_directory(folder), mesh, {});
+    allocate_values(model.parameters(), DType::kF32, Device::cpu());
+    load_weights(model, WeightSource::open(folder));
+    std::lock_guard lock(mutex);
+    for (const auto& p : model.parameters().all())
+      for (const Piece& piece : p->pieces) {
+        const bool matrix = piece.global.rank() == 2;
+        const int64_t columns = matrix ? piece.box.length[1] : 1;
+        const Tensor box = empty(matrix ? Shape{piece.box.length[0], columns} : Shape{piece.box.length[0]}, DType::kF32);
+        copy_piece_out(p->value, piece, box);
+        auto& target = whole[piece.name];
+        target.resize(static_cast<size_t>(piece.global.numel()));
+        for (int64_t r = 0; r < piece.box.length[0]; ++r)
+          for (int64_t c = 0; c < columns; ++c) {
+            const int64_t row = piece.box.start[0] + r;
+            const int64_t at = matrix ? row * piece.global[1] + piece.box.start[1] + c : row;
+            target.at(static_cast<size_t>(at)) = box.data<float>()[r * columns + c];
+          }
+      }
+  });
+  return whole;
+}
+
+void expect_round_trip(const std::filesystem::path& folder, Layout layout) {
+  const SafetensorsFile source = SafetensorsFile::open(folder / "model.safetensors");
+  const auto whole = load_at(folder, layout);
+  HfDirectory model;
+  model.config = ModelConfig::from_directory(folder).to_json();
+  for (const auto& [name, values] : whole) model.tensors.push_back({name, DType::kF32, source.at(name).shape});
+  testing::TempDir dir;
+  write_hf_directory(dir.path(), model, [&](const SafetensorsSpec& t, const auto& write) {
+    write(std::as_bytes(std::span<const float>(whole.at(t.name))));
+  });
+  const SafetensorsFile copy = SafetensorsFile::open(dir.path() / "model.safetensors");
+  ASSERT_EQ(copy.entries().size(), source.entries().size());
+  for (const auto& e : source.entries()) {
+    const auto& again = copy.at(e.name);
+    ASSERT_EQ(again.shape, e.shape) << e.name;
+    ASSERT_EQ(again.file_dtype, e.file_dtype) << e.name;
+    EXPECT_EQ(std::memcmp(copy.bytes(again).data(), source.bytes(e).data(), e.num_bytes), 0) << e.name;
+  }
+  EXPECT_EQ(to_json(ModelConfig::from_directory(dir.path()).to_json()), to_json(model.config));
+}
+
+TEST(LoadWeights, ARealModelWrittenAgainIsEqualByteByByte) {
+  const auto folder = testing::sample_data("stories260K-hf");
+  TRIREME_SKIP_WITHOUT(folder);
+  for (Layout layout : {Layout{1, 1}, Layout{4, 1}, Layout{1, 5}, Layout{2, 2}}) expect_round_trip(folder, layout);
+}
+
+TEST(LoadWeights, ModelsOfTransformersWrittenAgainAreEqualByteByByte) {
+  for (const char* name : {"gpt2-tiny", "llama-tiny", "llama-rope-tied"})
+    for (Layout layout : {Layout{1, 1}, Layout{2, 1}, Layout{4, 1}, Layout{1, 3}, Layout{2, 2}})
+      expect_round_trip(testing::fixture(name), layout);
+}
+
+TEST(LoadWeights, AnotherModelsFilesAreRefusedBeforeAnythingChanges) {
+  const auto self = make_self_communicator();
+  Mesh mesh(*self, {});
+  ModelConfig config = ModelConfig::from_directory(testing::fixture("llama-tiny"));
+  config.intermediate_size = 80;
+  ShardedModel model(config, mesh, {});
+  allocate_values(model.parameters(), DType::kF32, Device::cpu());
+  model.initialize(3);
+  const Tensor& first = model.parameters().all()[0]->value;
+  const std::vector<float> before(first.data<float>(), first.data<float>() + first.numel());
+  try {
+    load_weights(model, WeightSource::open(testing::fixture("llama-tiny")));
+    ADD_FAILURE();
+  } catch (const FileError& e) {
+    EXPECT_NE(std::string(e.what()).find("model.layers.0.mlp.gate_proj.weight is [88,64], the model wants [80,64]"),
+              std::string::npos)
+        << e.what();
+  }
+  EXPECT_TRUE(std::equal(before.begin(), before.end(), first.data<float>()));
+}
+
+}  // namespace
+}  // namespace trireme
