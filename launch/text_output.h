@@ -11,7 +11,7 @@ namespace trireme {
 class TextOutput {
  public:
   TextOutput(const Tokenizer& tokenizer, std::vector<std::string> stops)
-      : stream_(tokenizer), stops_(std::move(stops)) {}
+      : stream_(tokenizer, {.skip_special_tokens = true}), stops_(std::move(stops)) {}
 
   // Tokens of the prompt: a decoder's rules for the start of a text apply to them, not to what follows.
   void begin_after(int32_t id) { stream_.push(id); }

@@ -10,6 +10,7 @@
 #include <numeric>
 
 #include "base/files.h"
+#include "data/tokenizer_files.h"
 #include "model/cost.h"
 #include "model/load_weights.h"
 #include "parallel/tensor_collectives.h"
@@ -40,18 +41,26 @@ struct Setup {
   Setup(const RunConfig& config, int world_size) {
     check_paths(config);
     model = load_model_config(config);
+    std::optional<int64_t> tokenizer_size;
+    if (!config.tokenizer.path.empty()) {
+      // What the model will be saved with: a reader of the checkpoint must know which tokens begin and end a text.
+      const Tokenizer tokenizer = load_tokenizer(config.tokenizer.path);
+      tokenizer_size = tokenizer.vocab_size();
+      if (!model.bos_token_id && tokenizer.bos_id()) model.bos_token_id = *tokenizer.bos_id();
+      if (model.eos_token_ids.empty() && tokenizer.eos_id()) model.eos_token_ids = {*tokenizer.eos_id()};
+    }
     SampleOptions options{config.data.sequence_length, config.data.packing, config.data.reset_positions,
                           config.data.shuffle, static_cast<uint64_t>(config.run.seed)};
     std::vector<SampleSource::File> files;
     for (const DataSource& s : config.data.train) files.push_back({s.path, s.weight});
     train = std::make_unique<SampleSource>(files, options);
-    check_vocabulary(config, model, std::nullopt, train->vocabulary());
+    check_vocabulary(config, model, tokenizer_size, train->vocabulary());
     if (!config.data.validation.empty()) {
       files.clear();
       for (const std::string& path : config.data.validation) files.push_back({path, 1});
       options.shuffle = false;
       validation = std::make_unique<SampleSource>(files, options);
-      check_vocabulary(config, model, std::nullopt, validation->vocabulary());
+      check_vocabulary(config, model, tokenizer_size, validation->vocabulary());
     }
     plan = validate(config, model, {world_size, false, train->samples_per_epoch()});
     total_steps = plan.total_steps.value();
