@@ -21,19 +21,20 @@ constexpr int64_t kMostOption = int64_t{1} << 31;        // so that sizes below 
 
 int64_t num_blocks(const ShardedModel& model, const EngineOptions& o) {
   auto require = [](const char* name, int64_t value, int64_t lowest) {
-    check<ConfigError>(value >= lowest && value <= kMostOption, "engine: ", name, "=", value, " is out of range; use ",
-                       lowest, " to ", kMostOption);
+    check<ConfigError>(value >= lowest && value <= kMostOption, "engine: ", name, "=", value,
+                       " is out of range; use ", lowest, " to ", kMostOption);
   };
   require("max_sequences", o.max_sequences, 1);
   require("max_step_tokens", o.max_step_tokens, 1);
   require("cache_tokens", o.cache_tokens, 0);
   require("block_size", o.block_size, 1);
-  check<ConfigError>(model.layout().chunks == 1, "generation runs one chunk of layers a rank; use parallel.chunks=1");
+  check<ConfigError>(model.layout().chunks == 1,
+                     "generation runs one chunk of layers a rank; use parallel.chunks=1");
   check<ConfigError>(!model.layout().sequence_parallel,
                      "generation steps have too few rows to split; use parallel.sequence=false");
-  const int64_t wanted = o.cache_tokens ? o.cache_tokens
-                                        : std::min(kMostCachedTokens,
-                                                   o.max_sequences * model.config().max_position_embeddings);
+  const int64_t wanted =
+      o.cache_tokens ? o.cache_tokens
+                     : std::min(kMostCachedTokens, o.max_sequences * model.config().max_position_embeddings);
   return std::max<int64_t>(1, (wanted + o.block_size - 1) / o.block_size);
 }
 
@@ -48,7 +49,8 @@ Engine::Engine(const ShardedModel& model, const EngineOptions& options)
 }
 
 // Logits of the last row of each sequence, on the last stage; nothing on others.
-std::vector<std::vector<float>> Engine::forward(const std::vector<Sequence*>& batch, const std::vector<int64_t>& rows) {
+std::vector<std::vector<float>> Engine::forward(const std::vector<Sequence*>& batch,
+                                                const std::vector<int64_t>& rows) {
   const Mesh& mesh = model_.mesh();
   const int64_t sequences = static_cast<int64_t>(batch.size());
   std::vector<int32_t> ids, positions, starts{0}, lengths;
@@ -68,7 +70,8 @@ std::vector<std::vector<float>> Engine::forward(const std::vector<Sequence*>& ba
   const int64_t tokens = static_cast<int64_t>(ids.size());
   std::vector<int32_t> table(batch.size() * most_blocks, 0);
   for (size_t s = 0; s < batch.size(); ++s)
-    std::copy(batch[s]->blocks.begin(), batch[s]->blocks.end(), table.begin() + static_cast<ptrdiff_t>(s * most_blocks));
+    std::copy(batch[s]->blocks.begin(), batch[s]->blocks.end(),
+              table.begin() + static_cast<ptrdiff_t>(s * most_blocks));
 
   TokenBatch tokens_of;
   tokens_of.ids = tensor_of<int32_t>(ids, {tokens});
@@ -108,14 +111,16 @@ void Engine::choose(const std::vector<Sequence*>& batch, const std::vector<std::
   Tensor chosen = zeros({n}, DType::kI32), ends = zeros({n}, DType::kI32);
   if (mesh.last_stage())
     for (int64_t s = 0; s < n; ++s) {
-      const auto id = sample_token(logits[s], batch[s]->tokens, options, static_cast<int64_t>(batch[s]->index));
+      const auto id =
+          sample_token(logits[s], batch[s]->tokens, options, static_cast<int64_t>(batch[s]->index));
       chosen.data<int32_t>()[s] = id.value_or(-1);
     }
   mesh.pp().broadcast(chosen, mesh.pp().size() - 1);
   // Known to every stage, so that none waits for one that has thrown.
   for (int64_t s = 0; s < n; ++s)
     check<Error>(chosen.data<int32_t>()[s] >= 0, "prompt ", batch[s]->index, ": the logits of token ",
-                 batch[s]->tokens.size(), " have no largest finite one; the model's weights or activations overflow");
+                 batch[s]->tokens.size(),
+                 " have no largest finite one; the model's weights or activations overflow");
 
   const auto& eos = model_.config().eos_token_ids;
   auto is_end = [&](int32_t id) {
@@ -151,14 +156,16 @@ std::vector<Generation> Engine::generate(const std::vector<std::vector<int32_t>>
   for (size_t i = 0; i < prompts.size(); ++i) {
     const int64_t length = static_cast<int64_t>(prompts[i].size());
     check<ConfigError>(length >= 1, "prompt ", i, " has no tokens; give some text");
-    check<ConfigError>(length < context_, "prompt ", i, " has ", length, " tokens, the context holds ", context_,
-                       "; shorten it");
+    check<ConfigError>(length < context_, "prompt ", i, " has ", length, " tokens, the context holds ",
+                       context_, "; shorten it");
     for (int32_t id : prompts[i])
       check<ConfigError>(id >= 0 && id < model_.config().vocab_size, "prompt ", i, " has token ", id,
-                         ", the vocabulary is ", model_.config().vocab_size, "; is it the model's own tokenizer?");
+                         ", the vocabulary is ", model_.config().vocab_size,
+                         "; is it the model's own tokenizer?");
     results[i].prompt = prompts[i];
     const int64_t room = context_ - length;
-    waiting.push_back({i, &results[i], prompts[i], 0, length + std::min(options.max_tokens, room), {}, false});
+    waiting.push_back(
+        {i, &results[i], prompts[i], 0, length + std::min(options.max_tokens, room), {}, false});
   }
 
   std::vector<Sequence> active;

@@ -1,6 +1,6 @@
-// Generation over a mesh. All ranks call the same functions with the same arguments; each holds its shard of the model and
-// of the cache. A batch is continuous: prompts wait until the cache has room for all they may become, prefill in pieces, decode
-// together, and leave as they end.
+// Generation over a mesh. All ranks call the same functions with the same arguments; each holds its shard of
+// the model and of the cache. A batch is continuous: prompts wait until the cache has room for all they may
+// become, prefill in pieces, decode together, and leave as they end.
 #pragma once
 
 #include <deque>
@@ -14,21 +14,24 @@
 namespace trireme {
 
 struct EngineOptions {
-  int64_t max_sequences = 32;    // decoded together
-  int64_t max_step_tokens = 512; // rows of one forward: prefill goes in pieces of at most this
-  int64_t cache_tokens = 0;      // in the cache, over all sequences; 0: max_sequences of the model's context, at most 2^18
+  int64_t max_sequences = 32;     // decoded together
+  int64_t max_step_tokens = 512;  // rows of one forward: prefill goes in pieces of at most this
+  // In the cache, over all sequences; 0: max_sequences of the model's context, at most 2^18.
+  int64_t cache_tokens = 0;
   int64_t block_size = 16;
 };
 
-enum class FinishReason : uint8_t { kNone, kStop, kLength };  // stop: an end token, a stop string, or the caller's wish
+// Stop: an end token, a stop string, or the caller's wish.
+enum class FinishReason : uint8_t { kNone, kStop, kLength };
 
 struct Generation {
   std::vector<int32_t> prompt, output;  // output ends before an end token
   FinishReason reason = FinishReason::kNone;
 };
 
-// Called on world rank 0 alone, for each new token of each sequence in order. Returns true to end the sequence after it
-// (a stop string was met, the reader went away). REQUIRES: does not throw, since the other ranks wait for its answer.
+// Called on world rank 0 alone, for each new token of each sequence in order. Returns true to end the
+// sequence after it (a stop string was met, the reader went away). REQUIRES: does not throw, since the other
+// ranks wait for its answer.
 using OnToken = std::function<bool(size_t sequence, int32_t token)>;
 
 class Engine {
@@ -37,15 +40,16 @@ class Engine {
   // for a layout with several chunks a rank or sequence parallelism.
   Engine(const ShardedModel& model, const EngineOptions& options);
 
-  // Throws ConfigError for an empty prompt, an id outside the vocabulary, or a prompt that fills the context. An output
-  // ends at options.max_tokens or where the context is full (kLength). Throws Error on every rank where logits are NaN or
-  // infinite. Collective over the mesh.
-  std::vector<Generation> generate(const std::vector<std::vector<int32_t>>& prompts, const SamplingOptions& options,
-                                   const OnToken& on_token = {});
+  // Throws ConfigError for an empty prompt, an id outside the vocabulary, or a prompt that fills the context.
+  // An output ends at options.max_tokens or where the context is full (kLength). Throws Error on every rank
+  // where logits are NaN or infinite. Collective over the mesh.
+  std::vector<Generation> generate(const std::vector<std::vector<int32_t>>& prompts,
+                                   const SamplingOptions& options, const OnToken& on_token = {});
 
  private:
   struct Sequence;
-  std::vector<std::vector<float>> forward(const std::vector<Sequence*>& batch, const std::vector<int64_t>& rows);
+  std::vector<std::vector<float>> forward(const std::vector<Sequence*>& batch,
+                                          const std::vector<int64_t>& rows);
   void choose(const std::vector<Sequence*>& batch, const std::vector<std::vector<float>>& logits,
               const SamplingOptions& options, const OnToken& on_token);
 

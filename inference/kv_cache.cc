@@ -2,9 +2,11 @@
 
 namespace trireme {
 
-KvCache::KvCache(const ShardedModel& model, int64_t num_blocks, int64_t block_size) : block_size_(block_size) {
+KvCache::KvCache(const ShardedModel& model, int64_t num_blocks, int64_t block_size)
+    : block_size_(block_size) {
   const ModelConfig& config = model.config();
-  const Shape shape{num_blocks, config.num_key_value_heads / model.mesh().tp().size(), block_size, config.head_dim};
+  const Shape shape{num_blocks, config.num_key_value_heads / model.mesh().tp().size(), block_size,
+                    config.head_dim};
   const Tensor& like = model.parameters().all()[0]->value;
   layers_.resize(config.num_hidden_layers);
   for (const auto& chunk : model.chunks())
@@ -20,6 +22,8 @@ std::vector<int32_t> KvCache::take(int64_t count) {
   return blocks;
 }
 
-void KvCache::give_back(const std::vector<int32_t>& blocks) { free_.insert(free_.end(), blocks.begin(), blocks.end()); }
+void KvCache::give_back(const std::vector<int32_t>& blocks) {
+  free_.insert(free_.end(), blocks.begin(), blocks.end());
+}
 
 }  // namespace trireme

@@ -1,5 +1,5 @@
-// The paged key-value cache of one rank (Kwon et al. 2023, arXiv:2309.06180): blocks of tokens, lent to sequences and
-// given back. Every rank of a mesh keeps the same books, since all make the same calls.
+// The paged key-value cache of one rank (Kwon et al. 2023, arXiv:2309.06180): blocks of tokens, lent to
+// sequences and given back. Every rank of a mesh keeps the same books, since all make the same calls.
 #pragma once
 
 #include <vector>
@@ -17,7 +17,9 @@ class KvCache {
   int64_t block_size() const { return block_size_; }
   int64_t num_free() const { return static_cast<int64_t>(free_.size()); }
   int64_t blocks_for(int64_t tokens) const { return (tokens + block_size_ - 1) / block_size_; }
-  const std::vector<KvBlocks>& layers() const { return layers_; }  // by global layer; undefined where not of this rank
+  const std::vector<KvBlocks>& layers() const {
+    return layers_;
+  }  // by global layer; undefined where not of this rank
 
   // REQUIRES: count <= num_free().
   std::vector<int32_t> take(int64_t count);

@@ -13,7 +13,9 @@ struct Candidate {
   float logit;
   int32_t id;
 };
-bool likelier(const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.id < b.id; }
+bool likelier(const Candidate& a, const Candidate& b) {
+  return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
+}
 
 // Sorted candidates and their probabilities at the temperature, cut by top-k.
 std::vector<Candidate> ranked(std::span<const float> logits, int64_t top_k) {
@@ -33,7 +35,8 @@ void SamplingOptions::validate() const {
   auto require = [](bool ok, const char* name, auto value, const char* range) {
     check<ConfigError>(ok, name, "=", value, " is out of range; use ", range);
   };
-  require(std::isfinite(temperature) && temperature >= 0 && temperature <= 100, "temperature", temperature, "0 to 100");
+  require(std::isfinite(temperature) && temperature >= 0 && temperature <= 100, "temperature", temperature,
+          "0 to 100");
   require(top_k >= 0, "top_k", top_k, "0 (all) or more");
   require(top_p > 0 && top_p <= 1, "top_p", top_p, "a number above 0, at most 1");
   require(min_p >= 0 && min_p <= 1, "min_p", min_p, "0 to 1");
@@ -42,7 +45,8 @@ void SamplingOptions::validate() const {
   require(max_tokens >= 1, "max_tokens", max_tokens, "1 or more");
   check<ConfigError>(stop.size() <= 64, "stop has ", stop.size(), " strings; at most 64 are supported");
   for (const std::string& s : stop)
-    check<ConfigError>(!s.empty() && s.size() <= 1024, "stop strings have 1 to 1024 bytes, one has ", s.size());
+    check<ConfigError>(!s.empty() && s.size() <= 1024, "stop strings have 1 to 1024 bytes, one has ",
+                       s.size());
 }
 
 std::optional<int32_t> sample_token(std::span<const float> raw, std::span<const int32_t> history,
@@ -63,7 +67,8 @@ std::optional<int32_t> sample_token(std::span<const float> raw, std::span<const 
   std::vector<double> weights(candidates.size());
   double total = 0;
   for (size_t i = 0; i < candidates.size(); ++i)
-    total += weights[i] = std::exp((static_cast<double>(candidates[i].logit) - candidates[0].logit) / options.temperature);
+    total += weights[i] =
+        std::exp((static_cast<double>(candidates[i].logit) - candidates[0].logit) / options.temperature);
   size_t keep = candidates.size();
   if (options.top_p < 1) {
     double sum = 0;

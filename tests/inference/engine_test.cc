@@ -1,5 +1,5 @@
-// Generation: the text of a real model, the same at every layout and in every batch, and equal to whole forward passes
-// without a cache.
+// Generation: the text of a real model, the same at every layout and in every batch, and equal to whole
+// forward passes without a cache.
 #include "inference/engine.h"
 
 #include <gtest/gtest.h>
@@ -28,21 +28,20 @@ struct Layout {
 template <class Fn>
 void with_model(const std::filesystem::path& folder, Layout layout, const Fn& fn,
                 const std::function<void(ModelConfig&)>& change = {}) {
-  run_ranks(
-      layout.tp * layout.pp,
-      [&](Communicator& world) {
-        MeshShape shape;
-        shape.tp = layout.tp;
-        shape.pp = layout.pp;
-        Mesh mesh(world, shape);
-        ModelConfig config = ModelConfig::from_directory(folder);
-        if (change) change(config);
-        ShardedModel model(config, mesh, {});
-        allocate_values(model.parameters(), DType::kF32, Device::cpu());
-        load_weights(model, WeightSource::open(folder));
-        fn(model, world);
-      },
-      {.timeout_s = 60});
+  run_ranks(layout.tp * layout.pp,
+            [&](Communicator& world) {
+              MeshShape shape;
+              shape.tp = layout.tp;
+              shape.pp = layout.pp;
+              Mesh mesh(world, shape);
+              ModelConfig config = ModelConfig::from_directory(folder);
+              if (change) change(config);
+              ShardedModel model(config, mesh, {});
+              allocate_values(model.parameters(), DType::kF32, Device::cpu());
+              load_weights(model, WeightSource::open(folder));
+              fn(model, world);
+            },
+            {.timeout_s = 60});
 }
 
 std::vector<std::vector<int32_t>> outputs_of(const std::vector<Generation>& results) {
@@ -101,7 +100,8 @@ TEST_P(RealModel, GeneratesExactlyItsGreedyTokens) {
   const auto folder = sample_data("stories260K-hf");
   TRIREME_SKIP_WITHOUT(folder);
   const auto expected = read_json_file(folder / "expected_greedy.json");
-  const std::vector<int32_t> prompt = ids_of(expected.at("prompt_ids")), want = ids_of(expected.at("greedy_ids"));
+  const std::vector<int32_t> prompt = ids_of(expected.at("prompt_ids")),
+                             want = ids_of(expected.at("greedy_ids"));
   ASSERT_GT(want.size(), 100u);
   SamplingOptions options;
   options.temperature = 0;
@@ -127,11 +127,9 @@ TEST_P(RealModel, SamplesTheSameTextAtEveryLayout) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Layouts, RealModel,
-                         ::testing::Values(Layout{1, 1}, Layout{2, 1}, Layout{4, 1}, Layout{1, 2}, Layout{1, 5},
-                                           Layout{2, 2}),
-                         [](const auto& info) {
-                           return text("tp_", info.param.tp, "_pp_", info.param.pp);
-                         });
+                         ::testing::Values(Layout{1, 1}, Layout{2, 1}, Layout{4, 1}, Layout{1, 2},
+                                           Layout{1, 5}, Layout{2, 2}),
+                         [](const auto& info) { return text("tp_", info.param.tp, "_pp_", info.param.pp); });
 
 class SmallModel : public ::testing::TestWithParam<const char*> {};
 
@@ -155,7 +153,8 @@ TEST_P(SmallModel, CachedDecodingEqualsWholeForwards) {
         const ModelChunk& chunk = *model.chunks()[0];
         const Tensor logits = chunk.logits(chunk.forward(Tensor(), pass, nullptr, {}, nullptr), {n - 1});
         const auto values = logits.span<float>();
-        tokens.push_back(static_cast<int32_t>(std::max_element(values.begin(), values.end()) - values.begin()));
+        tokens.push_back(
+            static_cast<int32_t>(std::max_element(values.begin(), values.end()) - values.begin()));
       }
       want.emplace_back(tokens.begin() + static_cast<ptrdiff_t>(prompt.size()), tokens.end());
     }
@@ -180,7 +179,8 @@ TEST_P(SmallModel, ABatchGivesWhatEachPromptGivesAlone) {
         << options.block_size;
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, SmallModel, ::testing::Values("gpt2-tiny", "llama-tiny", "llama-rope-tied"),
+INSTANTIATE_TEST_SUITE_P(Families, SmallModel,
+                         ::testing::Values("gpt2-tiny", "llama-tiny", "llama-rope-tied"),
                          [](const auto& info) {
                            std::string name = info.param;
                            std::replace(name.begin(), name.end(), '-', '_');
@@ -250,10 +250,12 @@ TEST(Engine, RefusesPromptsOutOfRangeAndGoesOn) {
       return message_of<ConfigError>([&] { engine.generate(prompts, greedy(2)); });
     };
     EXPECT_EQ(refused({{3}, {}}), "prompt 1 has no tokens; give some text");
-    EXPECT_EQ(refused({std::vector<int32_t>(64, 3)}), "prompt 0 has 64 tokens, the context holds 64; shorten it");
+    EXPECT_EQ(refused({std::vector<int32_t>(64, 3)}),
+              "prompt 0 has 64 tokens, the context holds 64; shorten it");
     EXPECT_EQ(refused({{3, 131}}),
               "prompt 0 has token 131, the vocabulary is 131; is it the model's own tokenizer?");
-    EXPECT_EQ(refused({{-1}}), "prompt 0 has token -1, the vocabulary is 131; is it the model's own tokenizer?");
+    EXPECT_EQ(refused({{-1}}),
+              "prompt 0 has token -1, the vocabulary is 131; is it the model's own tokenizer?");
     SamplingOptions bad = greedy(2);
     bad.top_p = 0;
     EXPECT_EQ(message_of<ConfigError>([&] { engine.generate({{3}}, bad); }),
@@ -280,11 +282,14 @@ TEST(Engine, RefusesOptionsAndLayoutsItCannotRun) {
         Engine engine(model, options);
       });
     };
-    EXPECT_EQ(refused({3, {}, false}, {}), "generation runs one chunk of layers a rank; use parallel.chunks=1");
-    EXPECT_EQ(refused({1, {}, true}, {}), "generation steps have too few rows to split; use parallel.sequence=false");
+    EXPECT_EQ(refused({3, {}, false}, {}),
+              "generation runs one chunk of layers a rank; use parallel.chunks=1");
+    EXPECT_EQ(refused({1, {}, true}, {}),
+              "generation steps have too few rows to split; use parallel.sequence=false");
     EXPECT_EQ(refused({}, {.max_sequences = 0}),
               "engine: max_sequences=0 is out of range; use 1 to 2147483648");
-    EXPECT_EQ(refused({}, {.block_size = -16}), "engine: block_size=-16 is out of range; use 1 to 2147483648");
+    EXPECT_EQ(refused({}, {.block_size = -16}),
+              "engine: block_size=-16 is out of range; use 1 to 2147483648");
     EXPECT_EQ(refused({}, {.cache_tokens = int64_t{1} << 62}),
               "engine: cache_tokens=4611686018427387904 is out of range; use 0 to 2147483648");
     EXPECT_EQ(refused({}, {.max_step_tokens = 0}),
@@ -303,7 +308,8 @@ TEST(Engine, LogitsThatAreNotFiniteAreAnErrorOnEveryRankAndLeaveItUsable) {
     std::vector<float> values(weight.data<float>(), weight.data<float>() + weight.numel());
     std::fill_n(weight.data<float>(), weight.numel(), std::numeric_limits<float>::quiet_NaN());
     threw += message_of<Error>([&] { engine.generate(prompts, greedy(6)); }) ==
-             "prompt 0: the logits of token 7 have no largest finite one; the model's weights or activations overflow";
+             "prompt 0: the logits of token 7 have no largest finite one; the model's weights or activations "
+             "overflow";
     std::copy(values.begin(), values.end(), weight.data<float>());
     right += outputs_of(engine.generate(prompts, greedy(6))) == want;
   });

@@ -62,7 +62,8 @@ void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 
 class Sampling : public ::testing::TestWithParam<Case> {};
 
-// Pearson's chi-square over tokens expected at least 5 times, the others together; beyond 5 standard deviations fails.
+// Pearson's chi-square over tokens expected at least 5 times, the others together; beyond 5 standard
+// deviations fails.
 TEST_P(Sampling, FollowsTheDistributionOfTheDefinition) {
   const Case& c = GetParam();
   SamplingOptions o;
@@ -76,7 +77,8 @@ TEST_P(Sampling, FollowsTheDistributionOfTheDefinition) {
   for (unsigned seed : {1u, 2u}) {
     const std::vector<float> logits = random_logits(67, seed);
     std::vector<int32_t> history;
-    for (int32_t i = 0; i < 67; i += 2) history.insert(history.end(), {i, i});  // penalised once, however often seen
+    for (int32_t i = 0; i < 67; i += 2)
+      history.insert(history.end(), {i, i});  // penalised once, however often seen
     o.seed = seed;
     const std::vector<double> p = reference(logits, history, o);
     std::vector<int> count(p.size());
@@ -105,7 +107,8 @@ TEST_P(Sampling, FollowsTheDistributionOfTheDefinition) {
       chi_square += (rest_count - rest) * (rest_count - rest) / rest;
       ++freedom;
     }
-    EXPECT_LE(chi_square, freedom + 5 * std::sqrt(2.0 * freedom) + 5) << "with " << freedom << " degrees of freedom";
+    EXPECT_LE(chi_square, freedom + 5 * std::sqrt(2.0 * freedom) + 5)
+        << "with " << freedom << " degrees of freedom";
     EXPECT_GE(freedom, 1);
   }
 }
@@ -122,13 +125,15 @@ INSTANTIATE_TEST_SUITE_P(All, Sampling,
 TEST(SampleToken, TopPKeepsTheSmallestSetThatReachesIt) {
   // 0.5, 0.25, 0.15, 0.1 in another order.
   const std::vector<float> logits = {std::log(0.1f), std::log(0.5f), std::log(0.15f), std::log(0.25f)};
-  for (auto [top_p, want] : {std::pair(0.01, std::set<int32_t>{1}), std::pair(0.49, std::set<int32_t>{1}),
-                             std::pair(0.51, std::set<int32_t>{1, 3}), std::pair(0.74, std::set<int32_t>{1, 3}),
-                             std::pair(0.76, std::set<int32_t>{1, 2, 3}), std::pair(0.91, std::set<int32_t>{0, 1, 2, 3})}) {
+  for (auto [top_p, want] :
+       {std::pair(0.01, std::set<int32_t>{1}), std::pair(0.49, std::set<int32_t>{1}),
+        std::pair(0.51, std::set<int32_t>{1, 3}), std::pair(0.74, std::set<int32_t>{1, 3}),
+        std::pair(0.76, std::set<int32_t>{1, 2, 3}), std::pair(0.91, std::set<int32_t>{0, 1, 2, 3})}) {
     SamplingOptions o;
     o.top_p = top_p;
     std::set<int32_t> seen;
-    for (int64_t sequence = 0; sequence < 300; ++sequence) seen.insert(*sample_token(logits, {}, o, sequence));
+    for (int64_t sequence = 0; sequence < 300; ++sequence)
+      seen.insert(*sample_token(logits, {}, o, sequence));
     EXPECT_EQ(seen, want) << top_p;
   }
 }
@@ -163,7 +168,8 @@ TEST(SampleToken, IsAFunctionOfSeedSequenceAndPosition) {
 }
 
 TEST(SampleToken, NeedsALargestFiniteLogit) {
-  constexpr float kNan = std::numeric_limits<float>::quiet_NaN(), kInf = std::numeric_limits<float>::infinity();
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN(),
+                  kInf = std::numeric_limits<float>::infinity();
   for (double temperature : {0.0, 1.0}) {
     SamplingOptions o;
     o.temperature = temperature;
@@ -187,19 +193,22 @@ TEST(SamplingOptions, EachOutOfRangeIsNamedWithItsRange) {
     return std::string("accepted");
   };
   using O = SamplingOptions;
-  constexpr double kNan = std::numeric_limits<double>::quiet_NaN(), kInf = std::numeric_limits<double>::infinity();
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN(),
+                   kInf = std::numeric_limits<double>::infinity();
   EXPECT_EQ(message([](O& o) { o.temperature = -0.5; }), "temperature=-0.5 is out of range; use 0 to 100");
   EXPECT_EQ(message([=](O& o) { o.temperature = kInf; }), "temperature=inf is out of range; use 0 to 100");
   EXPECT_EQ(message([](O& o) { o.top_k = -1; }), "top_k=-1 is out of range; use 0 (all) or more");
   EXPECT_EQ(message([](O& o) { o.top_p = 0; }), "top_p=0 is out of range; use a number above 0, at most 1");
-  EXPECT_EQ(message([](O& o) { o.top_p = 1.5; }), "top_p=1.5 is out of range; use a number above 0, at most 1");
+  EXPECT_EQ(message([](O& o) { o.top_p = 1.5; }),
+            "top_p=1.5 is out of range; use a number above 0, at most 1");
   EXPECT_EQ(message([](O& o) { o.min_p = 2; }), "min_p=2 is out of range; use 0 to 1");
   EXPECT_EQ(message([](O& o) { o.repetition_penalty = 0; }),
             "repetition_penalty=0 is out of range; use a number above 0, at most 100");
   EXPECT_EQ(message([](O& o) { o.max_tokens = 0; }), "max_tokens=0 is out of range; use 1 or more");
   EXPECT_EQ(message([](O& o) { o.stop.assign(65, "x"); }), "stop has 65 strings; at most 64 are supported");
   EXPECT_EQ(message([](O& o) { o.stop = {""}; }), "stop strings have 1 to 1024 bytes, one has 0");
-  EXPECT_EQ(message([](O& o) { o.stop = {std::string(1025, 'x')}; }), "stop strings have 1 to 1024 bytes, one has 1025");
+  EXPECT_EQ(message([](O& o) { o.stop = {std::string(1025, 'x')}; }),
+            "stop strings have 1 to 1024 bytes, one has 1025");
   for (auto field : {&O::temperature, &O::top_p, &O::min_p, &O::repetition_penalty})
     EXPECT_NE(message([=](O& o) { o.*field = kNan; }), "accepted");
   EXPECT_EQ(message([](O& o) { o.temperature = 0, o.top_k = 5, o.min_p = 1, o.max_tokens = 1; }), "accepted");

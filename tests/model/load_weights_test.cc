@@ -36,7 +36,8 @@ std::map<std::string, std::vector<float>> load_at(const std::filesystem::path& f
       for (const Piece& piece : p->pieces) {
         const bool matrix = piece.global.rank() == 2;
         const int64_t columns = matrix ? piece.box.length[1] : 1;
-        const Tensor box = empty(matrix ? Shape{piece.box.length[0], columns} : Shape{piece.box.length[0]}, DType::kF32);
+        const Tensor box =
+            empty(matrix ? Shape{piece.box.length[0], columns} : Shape{piece.box.length[0]}, DType::kF32);
         copy_piece_out(p->value, piece, box);
         auto& target = whole[piece.name];
         target.resize(static_cast<size_t>(piece.global.numel()));
@@ -56,7 +57,8 @@ void expect_round_trip(const std::filesystem::path& folder, Layout layout) {
   const auto whole = load_at(folder, layout);
   HfDirectory model;
   model.config = ModelConfig::from_directory(folder).to_json();
-  for (const auto& [name, values] : whole) model.tensors.push_back({name, DType::kF32, source.at(name).shape});
+  for (const auto& [name, values] : whole)
+    model.tensors.push_back({name, DType::kF32, source.at(name).shape});
   testing::TempDir dir;
   write_hf_directory(dir.path(), model, [&](const SafetensorsSpec& t, const auto& write) {
     write(std::as_bytes(std::span<const float>(whole.at(t.name))));
@@ -75,7 +77,8 @@ void expect_round_trip(const std::filesystem::path& folder, Layout layout) {
 TEST(LoadWeights, ARealModelWrittenAgainIsEqualByteByByte) {
   const auto folder = testing::sample_data("stories260K-hf");
   TRIREME_SKIP_WITHOUT(folder);
-  for (Layout layout : {Layout{1, 1}, Layout{4, 1}, Layout{1, 5}, Layout{2, 2}}) expect_round_trip(folder, layout);
+  for (Layout layout : {Layout{1, 1}, Layout{4, 1}, Layout{1, 5}, Layout{2, 2}})
+    expect_round_trip(folder, layout);
 }
 
 TEST(LoadWeights, ModelsOfTransformersWrittenAgainAreEqualByteByByte) {
@@ -98,8 +101,9 @@ TEST(LoadWeights, AnotherModelsFilesAreRefusedBeforeAnythingChanges) {
     load_weights(model, WeightSource::open(testing::fixture("llama-tiny")));
     ADD_FAILURE();
   } catch (const FileError& e) {
-    EXPECT_NE(std::string(e.what()).find("model.layers.0.mlp.gate_proj.weight is [88,64], the model wants [80,64]"),
-              std::string::npos)
+    EXPECT_NE(
+        std::string(e.what()).find("model.layers.0.mlp.gate_proj.weight is [88,64], the model wants [80,64]"),
+        std::string::npos)
         << e.what();
   }
   EXPECT_TRUE(std::equal(before.begin(), before.end(), first.data<float>()));

@@ -1,5 +1,5 @@
-// Against PyTorch, which shares no code with this: logits, loss, every gradient and the losses of ten AdamW steps of the
-// models that tests/fixtures/make_reference.py wrote, at several layouts.
+// Against PyTorch, which shares no code with this: logits, loss, every gradient and the losses of ten AdamW
+// steps of the models that tests/fixtures/make_reference.py wrote, at several layouts.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -54,7 +54,8 @@ Reference read_reference(const std::string& model) {
     if (e.name.starts_with("grad.")) r.gradients[e.name.substr(5)] = values_of<float>(file, e.name);
 
   const auto json = read_json_file(r.folder / "reference.json");
-  const JsonObject object(json, "reference.json"), steps = object.object("steps"), adamw = object.object("optimizer");
+  const JsonObject object(json, "reference.json"), steps = object.object("steps"),
+                                                   adamw = object.object("optimizer");
   r.loss = object.number("loss");
   r.labelled_tokens = object.integer("labelled_tokens");
   r.num_parameters = object.integer("parameters");
@@ -165,7 +166,8 @@ TEST_P(PyTorchReference, LogitsLossGradientsAndTrainingAgree) {
   const Layout& layout = GetParam().layout;
   const Reference want = read_reference(GetParam().model);
   Found got;
-  run_ranks(layout.world(), [&](Communicator& world) { run_rank(world, want, layout, got); }, {.timeout_s = 60});
+  run_ranks(layout.world(), [&](Communicator& world) { run_rank(world, want, layout, got); },
+            {.timeout_s = 60});
 
   if (layout.pp == 1) {
     const double error = relative_error(got.logits, want.logits);
@@ -190,7 +192,8 @@ TEST_P(PyTorchReference, LogitsLossGradientsAndTrainingAgree) {
   double drift = 0;
   for (size_t i = 0; i < want.losses.size(); ++i) {
     EXPECT_NEAR(got.losses[i], want.losses[i], kTolerance * want.losses[i]) << "step " << i + 1;
-    EXPECT_NEAR(got.grad_norms[i], want.grad_norms[i], 10 * kTolerance * want.grad_norms[i]) << "step " << i + 1;
+    EXPECT_NEAR(got.grad_norms[i], want.grad_norms[i], 10 * kTolerance * want.grad_norms[i])
+        << "step " << i + 1;
     drift = std::max(drift, std::abs(got.losses[i] / want.losses[i] - 1));
   }
   RecordProperty("training_loss_error", text(drift));
@@ -199,9 +202,9 @@ TEST_P(PyTorchReference, LogitsLossGradientsAndTrainingAgree) {
 std::vector<Case> cases() {
   std::vector<Case> all;
   for (const char* model : {"gpt2-tiny", "llama-tiny", "llama-rope-tied"})
-    for (const Layout& layout : {Layout{.micro_batch = 4}, Layout{.tp = 2, .micro_batch = 2}, Layout{.tp = 4},
-                                 Layout{.pp = 3}, Layout{.tp = 2, .pp = 2}, Layout{.tp = 2, .sequence = true},
-                                 Layout{.dp = 2, .zero = 2}})
+    for (const Layout& layout :
+         {Layout{.micro_batch = 4}, Layout{.tp = 2, .micro_batch = 2}, Layout{.tp = 4}, Layout{.pp = 3},
+          Layout{.tp = 2, .pp = 2}, Layout{.tp = 2, .sequence = true}, Layout{.dp = 2, .zero = 2}})
       all.push_back({model, layout});
   return all;
 }
