@@ -1,0 +1,133 @@
+// One training step of the GPT-2 124M shape in f32 with AdamW, by parts, at any layout:
+//   step_bench [batch=4] [length=64] [steps=7] [zero=0] [recompute=none|selective|full]          one process
+//   mpirun -np 2 step_bench batch=2 ...                                                          data parallel, batch a rank
+// Prints the median step, tokens/s of all ranks, and what of the step was forward and backward, reductions, update.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <string>
+
+#include "comm/mpi.h"
+#include "model/cost.h"
+#include "tensor/allocator.h"
+#include "tensor/gemm_table.h"
+#include "tensor/rng.h"
+#include "tensor/threads.h"
+#include "trainer/train_step.h"
+
+namespace trireme {
+namespace {
+
+ModelConfig gpt2_124m() {
+  ModelConfig c;
+  c.model_type = "gpt2";
+  c.vocab_size = 50257;
+  c.hidden_size = 768;
+  c.num_hidden_layers = c.num_attention_heads = c.num_key_value_heads = 12;
+  c.head_dim = 64;
+  c.intermediate_size = 3072;
+  c.max_position_embeddings = 1024;
+  c.hidden_act = "gelu_new";
+  c.tie_word_embeddings = c.attention_bias = c.mlp_bias = true;
+  return c;
+}
+
+TokenBatch random_batch(int64_t batch, int64_t length, int64_t vocabulary, uint64_t seed) {
+  const int64_t n = batch * length;
+  TokenBatch b;
+  b.ids = empty({n}, DType::kI32);
+  b.labels = empty({n}, DType::kI32);
+  b.positions = empty({n}, DType::kI32);
+  b.row_keys = empty({n}, DType::kI64);
+  b.segments.starts = empty({batch + 1}, DType::kI32);
+  b.segments.longest = length;
+  for (int64_t i = 0; i < n; ++i) {
+    const auto words = philox(seed, 0, static_cast<uint64_t>(i), 0);
+    b.ids.data<int32_t>()[i] = static_cast<int32_t>(words[0] % vocabulary);
+    b.labels.data<int32_t>()[i] = static_cast<int32_t>(words[1] % vocabulary);
+    b.positions.data<int32_t>()[i] = static_cast<int32_t>(i % length);
+    b.row_keys.data<int64_t>()[i] = i;
+  }
+  for (int64_t s = 0; s <= batch; ++s) b.segments.starts.data<int32_t>()[s] = static_cast<int32_t>(s * length);
+  return b;
+}
+
+double median(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  return v[v.size() / 2];
+}
+
+int run(Communicator& world, std::map<std::string, std::string> args) {
+  auto number = [&](const char* name, int64_t otherwise) {
+    return args.contains(name) ? std::atoll(args[name].c_str()) : otherwise;
+  };
+  const int64_t batch = number("batch", 4), length = number("length", 64), steps = number("steps", 7);
+  set_num_threads(static_cast<int>(number("threads", threads_for(world.size()))));
+  MeshShape shape;
+  shape.tp = static_cast<int>(number("tensor", 1));
+  shape.pp = static_cast<int>(number("pipeline", 1));
+  shape.dp = world.size() / shape.tp / shape.pp;
+  const Mesh mesh(world, shape);
+  const ModelConfig config = gpt2_124m();
+  ShardedModel model(config, mesh, {});
+  ParameterBuckets buckets(model.parameters(), mesh,
+                           {static_cast<int>(number("zero", 0)), number("bucket_mb", 32) << 20, DType::kF32, Device::cpu()});
+  model.initialize(1);
+  Optimizer optimizer(buckets, {.weight_decay = 0.1});
+  TrainStepOptions options;
+  const std::string recompute = args.contains("recompute") ? args["recompute"] : "none";
+  options.recompute = recompute == "full" ? Recompute::kFull
+                      : recompute == "selective" ? Recompute::kSelective : Recompute::kNone;
+  TrainStep train(model, buckets, optimizer, options);
+  const int64_t micro_batches = number("micro_batches", 1);
+  std::vector<TokenBatch> batches;
+  for (int64_t m = 0; m < micro_batches; ++m)
+    batches.push_back(random_batch(batch, length, config.vocab_size, 7 + m + 100 * mesh.dp().rank()));
+  std::vector<double> total, work, reduce, update;
+  for (int64_t i = 0; i < steps + 2; ++i) {
+    world.barrier();
+    const auto begin = std::chrono::steady_clock::now();
+    const StepResult r = train.run(batches, 1e-4, i + 1);
+    const double s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    if (i < 2) continue;
+    total.push_back(s);
+    work.push_back(r.pipeline.total_s);
+    reduce.push_back(r.reduce_s);
+    update.push_back(r.optimizer_s);
+  }
+  if (world.rank() == 0) {
+    const double step = median(total);
+    const double tokens = static_cast<double>(batch * length * micro_batches * shape.dp);
+    std::printf("%s, B=%ld T=%ld a rank, %d threads a rank: step %.0f ms (forward and backward %.0f, waiting for "
+                "reductions %.0f, update %.0f), %.1f tokens/s, peak tensors %.0f MiB\n",
+                to_string(shape).c_str(), static_cast<long>(batch), static_cast<long>(length), num_threads(), step * 1e3,
+                median(work) * 1e3, median(reduce) * 1e3, median(update) * 1e3, tokens / step,
+                static_cast<double>(default_cpu_allocator().stats().peak_bytes) / (1 << 20));
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace trireme
+
+int main(int argc, char** argv) {
+  std::map<std::string, std::string> args;
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    const size_t equals = word.find('=');
+    if (equals == std::string::npos) {
+      std::fprintf(stderr, "step_bench: \"%s\": give name=value, see the head of bench/step_bench.cc\n", argv[i]);
+      return 2;
+    }
+    args[word.substr(0, equals)] = word.substr(equals + 1);
+  }
+  if (!trireme::started_by_mpi_launcher()) {
+    auto world = trireme::make_self_communicator("world");
+    return trireme::run(*world, args);
+  }
+  trireme::MpiEnvironment mpi;
+  auto world = trireme::make_mpi_world();
+  return trireme::run(*world, args);
+}
