@@ -183,6 +183,13 @@ class Run {
     options.keep_last = config_.checkpoint.keep_last;
     options.async = config_.checkpoint.async;
     checkpointer_ = std::make_unique<Checkpointer>(model_, buckets_, *optimizer_, options);
+    // A later start would take the old run's higher step for this one's.
+    agreed(world_, [&] {
+      if (!rank0() || config_.run.resume != ResumeMode::kNever) return;
+      const auto old = find_checkpoint(config_.run.dir, [](const std::string&) {});
+      check<ConfigError>(!old, "run.resume=never, but ", config_.run.dir, " holds ", old ? old->string() : "",
+                         "; give another run.dir, or remove it");
+    });
     std::string found;
     if (rank0() && config_.run.resume != ResumeMode::kNever)
       if (const auto path = find_checkpoint(config_.run.dir, [](const std::string& w) {
@@ -345,6 +352,7 @@ class Run {
       saved_step_ = -1;
     }
     if (!rank0()) return;
+    if (outcome->ok && !outcome->message.empty()) reporter_->warning(outcome->message);
     if (outcome->ok)
       reporter_->note(text("saved ", outcome->path.string(), " (", outcome->num_bytes >> 20, " MiB, training waited ",
                            static_cast<int64_t>(outcome->copy_s * 1000), " ms, written in ",
