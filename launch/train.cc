@@ -17,7 +17,7 @@ constexpr char kHelp[] =
     "Trains the run that CONFIG describes, or goes on with it from its last checkpoint. Any value of the config can be\n"
     "given on the command line. SIGUSR1, SIGTERM or Ctrl-C: saves and ends with exit code 75; the same command goes on.\n\n"
     "  --dry-run   print layout, memory and batch arithmetic, and end\n"
-    "  --ranks N   ranks that a dry run assumes (default: those it is started on)\n\n"
+    "  --ranks N   ranks that a dry run assumes (default: 1)\n\n"
     "examples:\n"
     "  mpirun -np 2 trireme train configs/quickstart.yaml parallel.tensor=2\n"
     "  mpirun -np 8 trireme train configs/gpt2-124m.yaml parallel.tensor=2 parallel.pipeline=2\n"
@@ -62,6 +62,7 @@ int run_train(const Words& words) {
     std::fputs(dry_run(config, static_cast<int>(args.integer("ranks", 1, 1, 1 << 24))).c_str(), stdout);
     return 0;
   }
+  check<ConfigError>(!args.has("ranks"), "train: --ranks goes with --dry-run; a run has the ranks that mpirun starts");
   // The timeout is in the config, which is read again below with the verdict of all ranks.
   double timeout_s = 60;
   try {

@@ -203,6 +203,7 @@ class Run {
       return;
     }
     state_ = checkpointer_->load(found);
+    start_step_ = state_.step;
     resumed_from_ = found;
   }
 
@@ -308,7 +309,8 @@ class Run {
         break;
       }
     }
-    if (config_.checkpoint.save_at_end && saved_step_ != state_.step) save(true);
+    const bool trained = state_.step > start_step_;
+    if (trained && config_.checkpoint.save_at_end && saved_step_ != state_.step) save(true);
     return kExitDone;
   }
 
@@ -380,6 +382,10 @@ class Run {
       return sums;
     }();
     if (!rank0()) return;
+    if (state_.step == start_step_) {
+      reporter_->note(text("nothing left to train: the run of ", setup_.total_steps, " steps is at step ", state_.step));
+      return;
+    }
     RunSummary s;
     s.steps = state_.step;
     s.tokens = state_.tokens;
@@ -424,7 +430,7 @@ class Run {
   double flops_share_ = 0, first_loss_ = 0, last_loss_ = 0;
   double best_validation_ = std::numeric_limits<double>::infinity();
   size_t peak_memory_ = 0;
-  int64_t retry_at_ = -1, saved_step_ = -1;
+  int64_t start_step_ = 0, retry_at_ = -1, saved_step_ = -1;
   bool best_pending_ = false;
 };
 
