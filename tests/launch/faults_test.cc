@@ -75,6 +75,7 @@ TEST_F(Launch, TwoRanksTrainGoOnAndWriteTheTextThatOneRankWrites) {
 TEST_F(Launch, AWrongConfigEndsAllRanksWithOneLineThatSaysWhat) {
   const std::pair<Words, std::string> cases[] = {
       {{"parallel.tensr=2"}, "parallel.tensr=2 is not a known key; did you mean parallel.tensor?"},
+      {{"train.steps=many"}, "train.steps=many is the string \"many\"; it must be an integer"},
       {{"train.learning_rate=1e30"}, "out of range; it must be in (0, 100]"},
       {{"parallel.pipeline=2", "model.n_layer=3"}, "parallel.pipeline=2 does not divide model.num_hidden_layers=3; use a"},
       {{"parallel.tensor=4"}, "start a multiple of 4 ranks or change the layout"},
@@ -82,6 +83,8 @@ TEST_F(Launch, AWrongConfigEndsAllRanksWithOneLineThatSaysWhat) {
       {{"model.vocab_size=290"}, "; use model.vocab_size=300"},
       {{"--no-such"}, "--no-such is not an option here"}};
   for (const auto& [overrides, part] : cases) expect_says(expect_ends(2, training(overrides), 2), part);
+  std::ofstream(at("twice.yaml")) << "run:\n  seed: 1\n  seed: 2\n";
+  expect_says(expect_ends(2, {"train", at("twice.yaml")}, 2), "twice.yaml:3:3: run.seed is given twice, first on line 2");
   expect_says(expect_ends(2, {"trian", at("run.yaml")}, 2), "\"trian\" is not a command; did you mean train?");
 }
 
