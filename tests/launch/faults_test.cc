@@ -89,12 +89,12 @@ TEST_F(Launch, AWrongConfigEndsAllRanksWithOneLineThatSaysWhat) {
 }
 
 TEST_F(Launch, ASignalSavesAndTheRunGoesOnExactly) {
-  expect_ends(2, training({"parallel.tensor=2", "train.steps=100", "run.dir=" + at("whole")}), 0);
+  expect_ends(2, training({"parallel.tensor=2", "train.steps=800", "run.dir=" + at("whole")}), 0);
   for (const int signal : {SIGTERM, SIGUSR1}) {
     const std::string name = "run" + std::to_string(signal);
-    const Words words = training({"parallel.tensor=2", "train.steps=100", "run.dir=" + at(name)});
+    const Words words = training({"parallel.tensor=2", "train.steps=800", "run.dir=" + at(name)});
     Process p(trireme_command(2, words));
-    ASSERT_TRUE(p.wait_for("step 4/100")) << p.output();
+    ASSERT_TRUE(p.wait_for("step 4/800")) << p.output();
     kill(p.pid(), signal);
     const int code = p.wait();
     // mpirun gives the ranks' exit code, but after a SIGTERM to itself one of its own.
@@ -106,13 +106,13 @@ TEST_F(Launch, ASignalSavesAndTheRunGoesOnExactly) {
     expect_says(p.output(), "stopping on a signal after step ");
     expect_ends(0, {"ckpt", "verify", at(name) + "/latest"}, 0);
     expect_says(expect_ends(2, words, 0), "going on from ");
-    EXPECT_EQ(losses(name).size(), 100u);
+    EXPECT_EQ(losses(name).size(), 800u);
     EXPECT_EQ(losses(name), losses("whole"));
   }
 }
 
 TEST_F(Launch, AKilledRankEndsTheJobAndTheRunGoesOn) {
-  const Words words = training({"parallel.tensor=2", "train.steps=100"});
+  const Words words = training({"parallel.tensor=2", "train.steps=800"});
   Process p(trireme_command(2, words));
   ASSERT_TRUE(p.wait_for("saved ")) << p.output();
   const auto ranks = ranks_with(dir_.path().string());
