@@ -76,6 +76,8 @@ int run_train(const Words& words) {
     std::unique_ptr<Tokenizer> tokenizer;
     agreed(job.world(), [&] {
       config = load_run_config(path, overrides);
+      check<ConfigError>(config.comm.backend != CommBackend::kMpi || started_by_mpi_launcher(),
+                         "comm.backend=mpi, but no MPI launcher started this process; use mpirun, or comm.backend=auto");
       if (config.sample.prompts.empty()) return;
       check<ConfigError>(!config.parallel.sequence && config.parallel.chunks == 1,
                          "sample.prompts: samples are written at parallel.sequence=false and parallel.chunks=1 alone; "

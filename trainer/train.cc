@@ -40,6 +40,10 @@ struct Setup {
 
   Setup(const RunConfig& config, int world_size) {
     check_paths(config);
+    check<ConfigError>(config.train.early_stopping.patience == 0 || !config.checkpoint.keep_best ||
+                           config.train.early_stopping.metric == config.checkpoint.best_metric,
+                       "checkpoint.best_metric and train.early_stopping.metric differ; a run follows one metric, give "
+                       "both the same");
     model = load_model_config(config);
     std::optional<int64_t> tokenizer_size;
     if (!config.tokenizer.path.empty()) {
@@ -321,7 +325,8 @@ class Run {
     const EvaluationResult r =
         step_->evaluate(load_evaluation(*setup_.validation, plan_, setup_.validation_samples(config_)));
     const EarlyStopping& early = config_.train.early_stopping;
-    const bool by_train = early.metric == RunMetric::kTrainLoss;
+    const RunMetric followed = early.patience > 0 ? early.metric : config_.checkpoint.best_metric;
+    const bool by_train = followed == RunMetric::kTrainLoss;
     const double metric = by_train ? last_loss_ : r.loss;
     best = metric < state_.best_metric - early.min_delta;
     if (best) {
