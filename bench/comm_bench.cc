@@ -5,21 +5,16 @@
 // MPI_Allreduce of the same bytes, interleaved with it, divided by ours (above 1: ours is faster).
 #include <mpi.h>
 
-#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <functional>
 #include <vector>
 
+#include "bench/arguments.h"
 #include "comm/mpi.h"
 
 namespace trireme {
 namespace {
-
-double median(std::vector<double> v) {
-  std::nth_element(v.begin(), v.begin() + v.size() / 2, v.end());
-  return v[v.size() / 2];
-}
 
 // Seconds of one call of fn, as the slowest rank sees it.
 double seconds_of(const std::function<void()>& fn, int repeats) {

@@ -6,9 +6,9 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <map>
 #include <string>
 
+#include "bench/arguments.h"
 #include "comm/communicator.h"
 #include "inference/engine.h"
 #include "model/cost.h"
@@ -46,18 +46,11 @@ double read_rate() {
   return static_cast<double>(t.num_bytes()) / best;
 }
 
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
-}
-
-int run(std::map<std::string, std::string> args) {
-  auto number = [&](const char* name, int64_t otherwise) {
-    return args.contains(name) ? std::atoll(args[name].c_str()) : otherwise;
-  };
+int run(const BenchArguments& args) {
+  const auto number = [&](const char* name, int64_t otherwise) { return args.number(name, otherwise); };
   const int64_t prompt = number("prompt", 512), tokens = number("tokens", 32), batch = number("batch", 1);
   set_num_threads(static_cast<int>(number("threads", threads_for(1))));
-  const DType dtype = args["dtype"] == "bf16" ? DType::kBF16 : DType::kF32;
+  const DType dtype = args.word("dtype", "f32") == "bf16" ? DType::kBF16 : DType::kF32;
   const auto world = make_self_communicator("world");
   const Mesh mesh(*world, {});
   ShardedModel model(llama_134m(), mesh, {});
@@ -106,15 +99,10 @@ int run(std::map<std::string, std::string> args) {
 }  // namespace trireme
 
 int main(int argc, char** argv) {
-  std::map<std::string, std::string> args;
-  for (int i = 1; i < argc; ++i) {
-    const std::string word = argv[i];
-    const size_t equals = word.find('=');
-    if (equals == std::string::npos) {
-      std::fprintf(stderr, "generate_bench: \"%s\": give name=value, see the head of bench/generate_bench.cc\n", argv[i]);
-      return 2;
-    }
-    args[word.substr(0, equals)] = word.substr(equals + 1);
+  try {
+    return trireme::run({argc, argv, {"dtype", "prompt", "tokens", "batch", "threads", "rounds"}});
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "generate_bench: %s\n", e.what());
+    return 2;
   }
-  return trireme::run(args);
 }

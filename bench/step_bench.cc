@@ -2,13 +2,11 @@
 //   step_bench [batch=4] [length=64] [steps=7] [zero=0] [recompute=none|selective|full]          one process
 //   mpirun -np 2 step_bench batch=2 ...                                                          data parallel, batch a rank
 // Prints the median step, tokens/s of all ranks, and what of the step was forward and backward, reductions, update.
-#include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
-#include <map>
 #include <string>
 
+#include "bench/arguments.h"
 #include "comm/mpi.h"
 #include "model/cost.h"
 #include "tensor/allocator.h"
@@ -54,15 +52,8 @@ TokenBatch random_batch(int64_t batch, int64_t length, int64_t vocabulary, uint6
   return b;
 }
 
-double median(std::vector<double> v) {
-  std::sort(v.begin(), v.end());
-  return v[v.size() / 2];
-}
-
-int run(Communicator& world, std::map<std::string, std::string> args) {
-  auto number = [&](const char* name, int64_t otherwise) {
-    return args.contains(name) ? std::atoll(args[name].c_str()) : otherwise;
-  };
+int run(Communicator& world, const BenchArguments& args) {
+  const auto number = [&](const char* name, int64_t otherwise) { return args.number(name, otherwise); };
   const int64_t batch = number("batch", 4), length = number("length", 64), steps = number("steps", 7);
   set_num_threads(static_cast<int>(number("threads", threads_for(world.size()))));
   MeshShape shape;
@@ -77,7 +68,7 @@ int run(Communicator& world, std::map<std::string, std::string> args) {
   model.initialize(1);
   Optimizer optimizer(buckets, {.weight_decay = 0.1});
   TrainStepOptions options;
-  const std::string recompute = args.contains("recompute") ? args["recompute"] : "none";
+  const std::string recompute = args.word("recompute", "none");
   options.recompute = recompute == "full" ? Recompute::kFull
                       : recompute == "selective" ? Recompute::kSelective : Recompute::kNone;
   TrainStep train(model, buckets, optimizer, options);
@@ -113,21 +104,18 @@ int run(Communicator& world, std::map<std::string, std::string> args) {
 }  // namespace trireme
 
 int main(int argc, char** argv) {
-  std::map<std::string, std::string> args;
-  for (int i = 1; i < argc; ++i) {
-    const std::string word = argv[i];
-    const size_t equals = word.find('=');
-    if (equals == std::string::npos) {
-      std::fprintf(stderr, "step_bench: \"%s\": give name=value, see the head of bench/step_bench.cc\n", argv[i]);
-      return 2;
+  try {
+    const trireme::BenchArguments args(argc, argv, {"batch", "length", "steps", "threads", "tensor", "pipeline", "zero",
+                                                    "bucket_mb", "recompute", "micro_batches"});
+    if (!trireme::started_by_mpi_launcher()) {
+      auto world = trireme::make_self_communicator("world");
+      return trireme::run(*world, args);
     }
-    args[word.substr(0, equals)] = word.substr(equals + 1);
-  }
-  if (!trireme::started_by_mpi_launcher()) {
-    auto world = trireme::make_self_communicator("world");
+    trireme::MpiEnvironment mpi;
+    auto world = trireme::make_mpi_world();
     return trireme::run(*world, args);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "step_bench: %s\n", e.what());
+    return 2;
   }
-  trireme::MpiEnvironment mpi;
-  auto world = trireme::make_mpi_world();
-  return trireme::run(*world, args);
 }

@@ -1,11 +1,13 @@
 #include "inference/engine.h"
 
 #include <algorithm>
+#include <map>
 
 namespace trireme {
 
 struct Engine::Sequence {
   size_t index = 0;
+  int64_t copy = 0;  // equal prompts before it: the number that its draws are keyed by
   Generation* result = nullptr;
   std::vector<int32_t> tokens;  // prompt and output
   int64_t cached = 0;           // tokens whose keys and values are in the cache
@@ -111,8 +113,7 @@ void Engine::choose(const std::vector<Sequence*>& batch, const std::vector<std::
   Tensor chosen = zeros({n}, DType::kI32), ends = zeros({n}, DType::kI32);
   if (mesh.last_stage())
     for (int64_t s = 0; s < n; ++s) {
-      const auto id =
-          sample_token(logits[s], batch[s]->tokens, options, static_cast<int64_t>(batch[s]->index));
+      const auto id = sample_token(logits[s], batch[s]->tokens, options, batch[s]->copy);
       chosen.data<int32_t>()[s] = id.value_or(-1);
     }
   mesh.pp().broadcast(chosen, mesh.pp().size() - 1);
@@ -153,6 +154,7 @@ std::vector<Generation> Engine::generate(const std::vector<std::vector<int32_t>>
   options.validate();
   std::vector<Generation> results(prompts.size());
   std::deque<Sequence> waiting;
+  std::map<std::vector<int32_t>, int64_t> copies;
   for (size_t i = 0; i < prompts.size(); ++i) {
     const int64_t length = static_cast<int64_t>(prompts[i].size());
     check<ConfigError>(length >= 1, "prompt ", i, " has no tokens; give some text");
@@ -165,7 +167,7 @@ std::vector<Generation> Engine::generate(const std::vector<std::vector<int32_t>>
     results[i].prompt = prompts[i];
     const int64_t room = context_ - length;
     waiting.push_back(
-        {i, &results[i], prompts[i], 0, length + std::min(options.max_tokens, room), {}, false});
+        {i, copies[prompts[i]]++, &results[i], prompts[i], 0, length + std::min(options.max_tokens, room), {}, false});
   }
 
   std::vector<Sequence> active;

@@ -42,7 +42,8 @@ class Engine {
 
   // Throws ConfigError for an empty prompt, an id outside the vocabulary, or a prompt that fills the context.
   // An output ends at options.max_tokens or where the context is full (kLength). Throws Error on every rank
-  // where logits are NaN or infinite. Collective over the mesh.
+  // where logits are NaN or infinite. A sampled text depends on its prompt, the options, and how many equal
+  // prompts come before it, on nothing else in the batch. Collective over the mesh.
   std::vector<Generation> generate(const std::vector<std::vector<int32_t>>& prompts,
                                    const SamplingOptions& options, const OnToken& on_token = {});
 

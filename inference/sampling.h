@@ -32,6 +32,7 @@ struct SamplingOptions {
 };
 
 // logits f32 [vocabulary]; history: prompt and output so far, its size is the position that is chosen for.
+// `sequence` tells samples of one prompt apart.
 // Equal logits: the lowest id first. Nothing if the largest is not finite; NaN is never chosen.
 std::optional<int32_t> sample_token(std::span<const float> logits, std::span<const int32_t> history,
                                     const SamplingOptions& options, int64_t sequence);
