@@ -16,7 +16,7 @@ constexpr int kExitUsage = 2;
 
 using Words = std::vector<std::string>;
 
-// Each returns an exit code. ConfigError and FileError on all ranks alike: main prints one line and returns 2.
+// Each returns an exit code. ConfigError and FileError on all ranks alike: one line is printed, the exit code is 2.
 int run_train(const Words& words);
 int run_generate(const Words& words);
 int run_tokenize(const Words& words);
@@ -41,5 +41,9 @@ class Job {
   std::unique_ptr<Communicator> world_;
   std::unique_ptr<Watchdog> watchdog_;
 };
+
+// For an error that all ranks meet alike before they have a Job, such as an unknown option: rank 0 alone prints it, and
+// none ends before. Returns kExitUsage.
+int end_with_error(const std::string& message);
 
 }  // namespace trireme

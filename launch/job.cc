@@ -28,4 +28,13 @@ int Job::run(const std::function<int()>& fn) {
   }
 }
 
+int end_with_error(const std::string& message) {
+  try {
+    return Job(60).run([&]() -> int { throw ConfigError(message); });
+  } catch (const std::exception&) {  // no MPI to be had: each says it
+    std::fprintf(stderr, "trireme: %s\n", message.c_str());
+    return kExitUsage;
+  }
+}
+
 }  // namespace trireme

@@ -64,9 +64,10 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   try {
     return trireme::run(argc, argv);
-  } catch (const trireme::Error& e) {
-    std::fprintf(stderr, "trireme: %s\n", e.what());
-    return trireme::kExitUsage;
+  } catch (const trireme::ConfigError& e) {
+    return trireme::end_with_error(e.what());
+  } catch (const trireme::FileError& e) {
+    return trireme::end_with_error(e.what());
   } catch (const std::exception& e) {
     std::fprintf(stderr, "trireme: %s\n", e.what());
     return 1;

@@ -30,7 +30,9 @@ void with_file_errors(const fs::path& dir, Fn&& fn) {
   try {
     fn();
   } catch (const fs::filesystem_error& e) {
-    throw FileError(text((e.path1().empty() ? dir : e.path1()).string(), ": ", e.code().message()));
+    // Of a link, the second path is the link.
+    const fs::path& path = !e.path2().empty() ? e.path2() : !e.path1().empty() ? e.path1() : dir;
+    throw FileError(text(path.string(), ": ", e.code().message()));
   }
 }
 
@@ -179,6 +181,11 @@ void publish_checkpoint(const fs::path& dir, int64_t step, bool best, bool& publ
 void prune_checkpoints(const fs::path& dir, int64_t newest, int64_t keep_last) {
   if (keep_last <= 0) return;
   with_file_errors(dir, [&] {
+    std::vector<fs::path> half_removed;  // by an earlier call that failed
+    for (const auto& item : fs::directory_iterator(dir))
+      if (const std::string name = item.path().filename().string(); name.starts_with("step-") && name.ends_with(".old.tmp"))
+        half_removed.push_back(item.path());
+    for (const fs::path& path : half_removed) fs::remove_all(path);
     std::error_code none;
     const fs::path best = fs::read_symlink(dir / "best", none).filename();
     int64_t kept = 0;

@@ -60,6 +60,9 @@ class ModelWork final : public StageWork {
   double loss_sum_ = 0;
 };
 
+// The square of a larger gradient is no f32 number any more: the optimizer's second moment would be Inf for good.
+constexpr double kMostGradNorm = 1e19;
+
 }  // namespace
 
 int64_t count_labels(const TokenBatch& batch) {
@@ -105,12 +108,12 @@ StepResult TrainStep::forward_backward(const std::vector<TokenBatch>& micro_batc
 
 StepResult TrainStep::run(const std::vector<TokenBatch>& micro_batches, double learning_rate, int64_t step) {
   StepResult result = forward_backward(micro_batches);
-  // Every rank has the same two numbers, so all decide alike.
-  result.skipped = !std::isfinite(result.grad_norm) || !std::isfinite(result.loss);
-  if (result.skipped) return result;
   double scale = 1;
   if (options_.clip_grad_norm > 0 && result.grad_norm > options_.clip_grad_norm)
     scale = options_.clip_grad_norm / result.grad_norm;
+  // Every rank has the same numbers, so all decide alike. (An infinite norm times its scale of 0 is NaN.)
+  result.skipped = !std::isfinite(result.loss) || !(result.grad_norm * scale <= kMostGradNorm);
+  if (result.skipped) return result;
   if (activity_) activity_("optimizer");
   const auto begin = std::chrono::steady_clock::now();
   optimizer_.step(learning_rate, scale, step);

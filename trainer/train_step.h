@@ -24,7 +24,7 @@ struct StepResult {
   double loss = 0;          // mean over the labelled tokens of the global batch
   int64_t tokens = 0;       // labelled tokens of the global batch
   double grad_norm = 0;     // before clipping
-  bool skipped = false;     // gradients were not finite, on whichever rank: nothing was changed
+  bool skipped = false;     // loss or gradients were not finite, or past 1e19: nothing was changed
   PipelineReport pipeline;  // of this rank
   double reduce_s = 0;      // this rank waited for gradient reductions after backward
   double optimizer_s = 0;   // update and gathering of values

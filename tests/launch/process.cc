@@ -1,7 +1,6 @@
 #include "process.h"
 
 #include <poll.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -9,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <stdexcept>
@@ -25,7 +25,7 @@ int ms_left(Clock::time_point end) {
 
 }  // namespace
 
-Process::Process(const Words& command, size_t file_limit) {
+Process::Process(const Words& command) {
   int ends[2];
   if (pipe(ends) != 0) throw std::runtime_error("no pipe");
   std::vector<char*> argv;
@@ -37,8 +37,6 @@ Process::Process(const Words& command, size_t file_limit) {
     dup2(ends[1], STDERR_FILENO);
     close(ends[0]);
     close(ends[1]);
-    const rlimit limit{file_limit, file_limit};
-    if (file_limit && setrlimit(RLIMIT_FSIZE, &limit) != 0) _exit(126);
     execvp(argv[0], argv.data());
     _exit(127);
   }
@@ -83,26 +81,48 @@ int Process::wait() {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-Words trireme_command(int ranks, const Words& words) {
+Words trireme_command(int ranks, const Words& words, const Words& before) {
   Words all;
   if (ranks > 0)
-    all = {TRIREME_MPIEXEC, "-np", std::to_string(ranks), "--oversubscribe", "--allow-run-as-root", "--bind-to", "none"};
+    all = {TRIREME_MPIEXEC, "-np", std::to_string(ranks), "--oversubscribe", "--allow-run-as-root", "--bind-to",
+           "none"};
+  all.insert(all.end(), before.begin(), before.end());
   all.push_back(TRIREME_PROGRAM);
   all.insert(all.end(), words.begin(), words.end());
   return all;
 }
 
+Words with_file_limit(size_t num_bytes) {
+  return {"bash", "-c", "ulimit -f " + std::to_string(num_bytes / 1024) + " && exec \"$@\"", "bash"};
+}
+
+Words with_fault(const Words& variables) {
+  const char* sanitizer = std::getenv("ASAN_OPTIONS");  // which would rather be the first library itself
+  Words words = {"env", "ASAN_OPTIONS=" + std::string(sanitizer ? sanitizer : "") + ":verify_asan_link_order=0",
+                 "LD_PRELOAD=" TRIREME_FAULT_LIBRARY};
+  words.insert(words.end(), variables.begin(), variables.end());
+  return words;
+}
+
 std::vector<pid_t> ranks_with(const std::string& part) {
-  std::vector<pid_t> found;
+  std::vector<std::pair<int, pid_t>> found;
+  const auto read = [](const std::filesystem::path& path) {
+    std::ifstream in(path);
+    return std::string(std::istreambuf_iterator<char>(in), {});
+  };
   for (const auto& item : std::filesystem::directory_iterator("/proc")) {
     const std::string name = item.path().filename().string();
     if (name.find_first_not_of("0123456789") != name.npos) continue;
-    std::ifstream in(item.path() / "cmdline");
-    const std::string command(std::istreambuf_iterator<char>(in), {});
-    if (command.starts_with(TRIREME_PROGRAM) && command.find(part) != command.npos) found.push_back(std::stoi(name));
+    const std::string command = read(item.path() / "cmdline");
+    if (!command.starts_with(TRIREME_PROGRAM) || command.find(part) == command.npos) continue;
+    const std::string environment = read(item.path() / "environ"), key = "OMPI_COMM_WORLD_RANK=";
+    const size_t at = environment.find(key);
+    found.push_back({at == environment.npos ? 0 : std::atoi(environment.c_str() + at + key.size()), std::stoi(name)});
   }
   std::sort(found.begin(), found.end());
-  return found;
+  std::vector<pid_t> pids;
+  for (const auto& [rank, pid] : found) pids.push_back(pid);
+  return pids;
 }
 
 bool wait_until_gone(pid_t pid) {

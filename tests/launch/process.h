@@ -13,8 +13,8 @@ using Words = std::vector<std::string>;
 
 class Process {
  public:
-  // file_limit: RLIMIT_FSIZE of the program in bytes, 0 for none. Killed with the object if it still runs.
-  explicit Process(const Words& command, size_t file_limit = 0);
+  // Killed with the object if it still runs.
+  explicit Process(const Words& command);
   ~Process();
   Process(const Process&) = delete;
 
@@ -34,10 +34,16 @@ class Process {
   std::string output_;
 };
 
-// `trireme WORDS` on so many ranks; 0: without mpirun.
-Words trireme_command(int ranks, const Words& words);
+// `trireme WORDS` on so many ranks; 0: without mpirun. `before`: words before each rank's program.
+Words trireme_command(int ranks, const Words& words, const Words& before = {});
 
-// Ranks of a job: processes of the trireme program with `part` in a word of their command, in the order of their ids.
+// As words before a program: its files can have so many bytes, as on a disk that is full. (For the ranks alone: mpirun
+// itself hangs under such a limit.)
+Words with_file_limit(size_t num_bytes);
+// As words before a program: one of its calls goes wrong, by the variables in fault_preload.cc.
+Words with_fault(const Words& variables);
+
+// Ranks of a job: processes of the trireme program with `part` in a word of their command, by rank.
 std::vector<pid_t> ranks_with(const std::string& part);
 // Waits for a process, which need not be a child, to be gone; false after a deadline.
 bool wait_until_gone(pid_t pid);
