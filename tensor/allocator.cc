@@ -3,29 +3,14 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstdlib>
 #include <new>
 
 #include "base/error.h"
+#include "tensor/size_class.h"
 
 namespace trireme {
 namespace {
-
-constexpr size_t kAlignment = 64;
-constexpr size_t kHugePage = size_t{2} << 20;
-constexpr size_t kLargeBlock = size_t{1} << 20;
-
-// Small sizes: the next of {3/4, 1} x power of two. Large ones: an eighth of the power of two below, at least a page.
-size_t size_class(size_t num_bytes) {
-  size_t wanted = std::max(num_bytes, kAlignment);
-  if (wanted < kLargeBlock) {
-    size_t whole = std::bit_ceil(wanted), part = whole / 4 * 3;
-    return part >= wanted && part % kAlignment == 0 ? part : whole;
-  }
-  size_t step = std::max(kHugePage, std::bit_floor(wanted) / 8);
-  return (wanted + step - 1) / step * step;
-}
 
 class CpuAllocator final : public Allocator {
  public:
@@ -82,7 +67,7 @@ class CpuAllocator final : public Allocator {
 
  private:
   static void* ask_system(size_t size) {
-    void* block = std::aligned_alloc(size >= kHugePage ? kHugePage : kAlignment, size);
+    void* block = std::aligned_alloc(size >= kHugePage ? kHugePage : kBlockAlignment, size);
     if (!block) throw std::bad_alloc();
     if (size >= kHugePage) madvise(block, size, MADV_HUGEPAGE);  // a hint: refusal changes nothing but speed
     return block;

@@ -32,6 +32,14 @@ void launch(const char* name, void (*kernel)(Parameters...), LaunchShape shape, 
 constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
+// A block of 256 threads for rows of `pieces` pieces: along a row as many threads as the power of two that covers it, at
+// most 256; the rest of the threads are further rows (y).
+inline dim3 row_shape(int64_t pieces) {
+  unsigned along = 1;
+  while (along < 256 && along < pieces) along *= 2;
+  return dim3(along, 256 / along);
+}
+
 // Calls fn with a null pointer of the storage type of `dtype`, which is a float type.
 template <class Fn>
 void with_float_type(DType dtype, Fn&& fn) {
