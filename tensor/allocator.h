@@ -1,5 +1,5 @@
-// Caching allocators. A freed block goes to a free list of its size class and is handed out again, so that after
-// the first step a training run asks the system for nothing. Safe to use from several threads.
+// Caching allocators. Freed memory is kept and handed out again, so that after the first step a training run asks the
+// system for nothing. Safe to use from several threads.
 #pragma once
 
 #include <cstddef>
@@ -31,8 +31,8 @@ class Allocator {
   virtual void release_cached() = 0;  // gives cached blocks back to the system
 };
 
-// Blocks of 2 MiB and more are aligned to pages of that size and ask for huge ones; smaller ones are powers of two and
-// their three quarters, so that at most a quarter of a block is waste.
+// Blocks of 64 KiB and more are whole pages, cut from regions of at least 32 MiB that ask for huge pages; smaller ones
+// are powers of two and their three quarters.
 std::unique_ptr<Allocator> make_cpu_allocator();
 
 // The default of tensors made on Device::cpu(); lives as long as the process.
