@@ -1,5 +1,9 @@
 #include "model/cost.h"
 
+#include <algorithm>
+
+#include "parallel/vocabulary.h"
+
 namespace trireme {
 
 ParameterCounts count_parameters(const ModelConfig& c) {
@@ -38,6 +42,24 @@ double activation_bytes_per_token_and_layer(const ModelConfig& c, int tensor_ran
   const double attention = (q + 2 * kv + q) / n;
   const double mlp = recompute == 1 ? 0 : (gpt2 ? 2 : 3) * f / n;
   return bytes * (row_wise + attention + mlp) + 4 * static_cast<double>(c.num_attention_heads) / n + 16 * rows;
+}
+
+double activation_bytes(const ModelConfig& c, const ActivationPlan& p) {
+  const double tokens = static_cast<double>(p.tokens), n = p.tensor_ranks, element = p.bytes;
+  const double d = static_cast<double>(c.hidden_size), f = static_cast<double>(c.intermediate_size);
+  const auto per_token = [&](int recompute) {
+    return activation_bytes_per_token_and_layer(c, p.tensor_ranks, p.sequence_parallel, recompute, p.bytes);
+  };
+  const double kept = p.live * p.layers * tokens * per_token(p.recompute);
+  // Backward of the MLP, where a block holds most: the gradients of its output and of its inner tensors, less those
+  // tensors that are freed before the next gradient comes; and what recomputing brings back.
+  const double again = p.recompute == 0 ? 0 : per_token(0) - per_token(p.recompute);
+  const double block = tokens * (element * (2 * d + (c.model_type == "gpt2" ? 1 : 2) * f / n) + again);
+  if (!p.head) return kept + block;
+  // The last block's output, its norm and the gradient of that stay from the loss to the end of the head's backward.
+  const double chunk = std::min(tokens, static_cast<double>(kLossChunk));
+  const double loss = 3 * tokens * d * element + chunk * (static_cast<double>(c.vocab_size) / n + d) * element;
+  return kept + std::max(loss, block);
 }
 
 }  // namespace trireme

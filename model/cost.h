@@ -23,4 +23,19 @@ double training_flops_per_token(const ModelConfig& config, int64_t length);
 double activation_bytes_per_token_and_layer(const ModelConfig& config, int tensor_ranks, bool sequence_parallel,
                                             int recompute, int bytes);
 
+// What one rank's forward and backward hold at their peak beside weights, gradients and optimizer states.
+struct ActivationPlan {
+  int64_t tokens = 0;        // of a micro-batch
+  double layers = 0;         // on this rank
+  bool head = true;          // whether the loss is computed here
+  double live = 1;           // micro-batches between their forward and their backward
+  int tensor_ranks = 1;
+  bool sequence_parallel = false;
+  int recompute = 0;         // as above
+  int bytes = 4;             // of an element
+};
+// The kept activations, and on top of them the greater of two working sets: that of the loss (a chunk of logits, the
+// last norm, the gradient of the hidden states) and that of one block's backward.
+double activation_bytes(const ModelConfig& config, const ActivationPlan& plan);
+
 }  // namespace trireme

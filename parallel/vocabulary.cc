@@ -10,11 +10,6 @@
 #include "tensor/ops/linear.h"
 
 namespace trireme {
-namespace {
-
-constexpr int64_t kLossChunk = 256;  // tokens: enough for the product to run at its full rate
-
-}  // namespace
 
 VocabularySplit::VocabularySplit(int64_t size, const Communicator& tp) : size(size) {
   per_rank = (size + tp.size() - 1) / tp.size();

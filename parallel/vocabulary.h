@@ -34,6 +34,10 @@ class VocabularyEmbedding {
   Parameter* weight_;
 };
 
+// Tokens whose logits exist at once. Every chunk reads the output weights twice and adds to their whole gradient once, so
+// a few hundred are needed for the products to run at their full rate.
+constexpr int64_t kLossChunk = 512;
+
 // The loss of a batch's tokens and, when x is on a tape, the gradient of the hidden states, computed in the forward:
 // logits exist only for kLossChunk tokens at a time and never for the whole batch (Wijmans et al. 2024, arXiv:2411.09009,
 // keep none at all; chunks give the same memory order at GEMM speed).

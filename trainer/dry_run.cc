@@ -34,12 +34,16 @@ std::string dry_run(const RunConfig& config, int world_size) {
   const double states = held * 4 * ((config.train.optimizer == "adamw" ? 2 : config.train.momentum > 0 ? 1 : 0) +
                                     (config.train.dtype == DType::kF32 ? 0 : 1)) / (config.parallel.zero ? dp : 1);
   const double live = std::min<double>(static_cast<double>(plan.micro_batches), pp);  // 1F1B's first stage
-  const double per_layer = activation_bytes_per_token_and_layer(model, static_cast<int>(tp), config.parallel.sequence,
-                                                                static_cast<int>(config.train.recompute),
-                                                                static_cast<int>(element));
-  const double activations = per_layer * static_cast<double>(plan.tokens_per_micro_batch) *
-                             static_cast<double>(model.num_hidden_layers) / pp *
-                             (config.parallel.schedule == "gpipe" ? static_cast<double>(plan.micro_batches) : live);
+  ActivationPlan kept;
+  kept.tokens = plan.tokens_per_micro_batch;
+  kept.layers = static_cast<double>(model.num_hidden_layers) / pp;
+  kept.head = pp == 1;
+  kept.live = config.parallel.schedule == "gpipe" ? static_cast<double>(plan.micro_batches) : live;
+  kept.tensor_ranks = static_cast<int>(tp);
+  kept.sequence_parallel = config.parallel.sequence;
+  kept.recompute = static_cast<int>(config.train.recompute);
+  kept.bytes = static_cast<int>(element);
+  const double activations = activation_bytes(model, kept);
   std::ostringstream out;
   out << describe_plan(config, plan);
   out << "model: " << model.model_type << ", " << n.total() << " parameters (embedding " << n.embedding << ", layers "
