@@ -1,7 +1,11 @@
 // One training step of the GPT-2 124M shape in f32 with AdamW, by parts, at any layout:
-//   step_bench [batch=4] [length=64] [steps=7] [zero=0] [recompute=none|selective|full]          one process
+//   step_bench [batch=4] [length=64] [steps=7] [zero=0] [recompute=none|selective|full] [clip=1]  one process
 //   mpirun -np 2 step_bench batch=2 ...                                                          data parallel, batch a rank
-// Prints the median step, tokens/s of all ranks, and what of the step was forward and backward, reductions, update.
+// Prints the median step, tokens/s of all ranks, what of the step was forward and backward, reductions, update, and the
+// memory: counted before the run, tensors at their peak, resident at its peak. clip=0 does not clip gradients.
+// paced=1 takes one step for each line of standard input and answers with its milliseconds (see peers/compare_steps.py).
+#include <sys/resource.h>
+
 #include <chrono>
 #include <cstdio>
 #include <string>
@@ -52,6 +56,13 @@ TokenBatch random_batch(int64_t batch, int64_t length, int64_t vocabulary, uint6
   return b;
 }
 
+// VmHWM: the most memory this process has held.
+double peak_resident_mib() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) / 1024;
+}
+
 int run(Communicator& world, const BenchArguments& args) {
   const auto number = [&](const char* name, int64_t otherwise) { return args.number(name, otherwise); };
   const int64_t batch = number("batch", 4), length = number("length", 64), steps = number("steps", 7);
@@ -68,6 +79,7 @@ int run(Communicator& world, const BenchArguments& args) {
   model.initialize(1);
   Optimizer optimizer(buckets, {.weight_decay = 0.1});
   TrainStepOptions options;
+  options.clip_grad_norm = static_cast<double>(number("clip", 1));
   const std::string recompute = args.word("recompute", "none");
   options.recompute = recompute == "full" ? Recompute::kFull
                       : recompute == "selective" ? Recompute::kSelective : Recompute::kNone;
@@ -77,6 +89,21 @@ int run(Communicator& world, const BenchArguments& args) {
   for (int64_t m = 0; m < micro_batches; ++m)
     batches.push_back(random_batch(batch, length, config.vocab_size, 7 + m + 100 * mesh.dp().rank()));
   std::vector<double> total, work, reduce, update;
+  if (number("paced", 0)) {
+    for (int64_t i = 1; i <= 2; ++i) train.run(batches, 1e-4, i);
+    std::puts("ready");
+    std::fflush(stdout);
+    int64_t step = 3;
+    for (int c; (c = std::getchar()) != EOF;) {
+      if (c != '\n') continue;
+      const auto begin = std::chrono::steady_clock::now();
+      train.run(batches, 1e-4, step++);
+      const double s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+      std::printf("%.3f %.0f\n", s * 1e3, peak_resident_mib());
+      std::fflush(stdout);
+    }
+    return 0;
+  }
   for (int64_t i = 0; i < steps + 2; ++i) {
     world.barrier();
     const auto begin = std::chrono::steady_clock::now();
@@ -88,14 +115,26 @@ int run(Communicator& world, const BenchArguments& args) {
     reduce.push_back(r.reduce_s);
     update.push_back(r.optimizer_s);
   }
+  ActivationPlan plan;
+  plan.tokens = batch * length;
+  plan.layers = static_cast<double>(config.num_hidden_layers) / shape.pp;
+  plan.head = shape.pp == 1;
+  plan.live = static_cast<double>(std::min<int64_t>(micro_batches, shape.pp));
+  plan.tensor_ranks = shape.tp;
+  plan.recompute = static_cast<int>(options.recompute);
+  // Weights and gradients, and two moments a parameter.
+  const double held = static_cast<double>(count_parameters(config).total()) / (shape.tp * shape.pp) *
+                      (number("zero", 0) == 2 ? 4 + 12.0 / shape.dp : number("zero", 0) == 1 ? 8 + 8.0 / shape.dp : 16);
   if (world.rank() == 0) {
     const double step = median(total);
     const double tokens = static_cast<double>(batch * length * micro_batches * shape.dp);
     std::printf("%s, B=%ld T=%ld a rank, %d threads a rank: step %.0f ms (forward and backward %.0f, waiting for "
-                "reductions %.0f, update %.0f), %.1f tokens/s, peak tensors %.0f MiB\n",
+                "reductions %.0f, update %.0f), %.1f tokens/s; memory in MiB: counted %.0f, of these activations %.0f; "
+                "tensors at their peak %.0f, resident %.0f\n",
                 to_string(shape).c_str(), static_cast<long>(batch), static_cast<long>(length), num_threads(), step * 1e3,
                 median(work) * 1e3, median(reduce) * 1e3, median(update) * 1e3, tokens / step,
-                static_cast<double>(default_cpu_allocator().stats().peak_bytes) / (1 << 20));
+                (held + activation_bytes(config, plan)) / (1 << 20), activation_bytes(config, plan) / (1 << 20),
+                static_cast<double>(default_cpu_allocator().stats().peak_bytes) / (1 << 20), peak_resident_mib());
   }
   return 0;
 }
@@ -106,7 +145,7 @@ int run(Communicator& world, const BenchArguments& args) {
 int main(int argc, char** argv) {
   try {
     const trireme::BenchArguments args(argc, argv, {"batch", "length", "steps", "threads", "tensor", "pipeline", "zero",
-                                                    "bucket_mb", "recompute", "micro_batches"});
+                                                    "bucket_mb", "recompute", "micro_batches", "clip", "paced"});
     if (!trireme::started_by_mpi_launcher()) {
       auto world = trireme::make_self_communicator("world");
       return trireme::run(*world, args);
