@@ -42,6 +42,8 @@ struct AttentionArgs {
   float keep_scale;            // 1 / (1 - p)
   const uint64_t* head_seeds;  // by local query head
   const int64_t* row_keys;     // by row
+  int64_t rows, segments;      // read on CUDA only, where starts lies on the device: its last entry, its entries less
+  int64_t longest;             // one, and the rows of the longest segment or an upper bound of them
   float* scratch;              // scratch_stride floats for each thread
   int64_t scratch_stride;
   int threads;

@@ -23,6 +23,7 @@ struct CachedAttentionArgs {
   const int32_t* lengths;
   const int32_t* block_table;
   int64_t sequences, max_blocks, block_size;
+  int64_t longest_keys;  // read on CUDA only: the most tokens, new ones included, of a sequence, or an upper bound
   const CachedItem* items;
   int64_t num_items;
   const CachedMerge* merges;
