@@ -2,6 +2,7 @@
 // "STATE|NAME|start:end,start:end" in the coordinates, and stored in the orientation, of the model file's tensor NAME.
 #pragma once
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 #include <string>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "model/safetensors.h"
+#include "parallel/buckets.h"
 #include "parallel/parameter.h"
 
 namespace trireme {
@@ -33,6 +35,19 @@ struct LocalSlice {
 // Local elements [begin, end) of a parameter as rectangles, padding left out: up to three a piece (the rest of a row, whole
 // rows, the start of a row), since a ZeRO shard may begin and end inside rows.
 std::vector<LocalSlice> slices_of(const Parameter& parameter, int64_t begin, int64_t end);
+
+// fn(bucket's index, entry, begin, end of the entry's elements that are in this rank's shard), for each entry with any.
+template <class Fn>
+void for_each_shard_part(ParameterBuckets& buckets, Fn&& fn) {
+  for (size_t i = 0; i < buckets.buckets().size(); ++i) {
+    const Bucket& b = buckets.buckets()[i];
+    for (const Bucket::Entry& e : b.entries) {
+      const int64_t begin = std::max(e.offset, b.shard_begin) - e.offset;
+      const int64_t end = std::min(e.offset + e.size, b.shard_begin + b.shard_size) - e.offset;
+      if (begin < end) fn(i, e, begin, end);
+    }
+  }
+}
 
 // Copies between a slice's flat local elements, in a tensor [n] of which they are [at, at + numel), and the slice as stored.
 void copy_slice_out(const Tensor& flat, int64_t at, const LocalSlice& slice, const Tensor& stored);

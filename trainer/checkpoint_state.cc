@@ -34,8 +34,12 @@ std::string to_text(const SavedState& s) {
   o["samples"] = s.run.samples;
   o["tokens"] = s.run.tokens;
   o["skipped_in_a_row"] = s.run.skipped_in_a_row;
+  const auto finite_or_null = [](double x) { return std::isfinite(x) ? json::value(x) : json::value(nullptr); };
   o["train_s"] = s.run.train_s;
-  o["best_metric"] = std::isfinite(s.run.best_metric) ? json::value(s.run.best_metric) : json::value(nullptr);
+  o["total_s"] = s.run.total_s;
+  o["first_loss"] = s.run.first_loss;
+  o["best_validation_loss"] = finite_or_null(s.run.best_validation_loss);
+  o["best_metric"] = finite_or_null(s.run.best_metric);
   o["best_step"] = s.run.best_step;
   o["evaluations_without_gain"] = s.run.evaluations_without_gain;
   o["seed"] = std::to_string(s.seed);
@@ -59,6 +63,9 @@ SavedState read_state(const std::filesystem::path& checkpoint) {
   s.run.tokens = o.integer("tokens", 0);
   s.run.skipped_in_a_row = o.integer("skipped_in_a_row", 0);
   s.run.train_s = o.number("train_s", 0);
+  s.run.total_s = o.number_or("total_s", 0, 0);
+  s.run.first_loss = o.number_or("first_loss", 0);
+  s.run.best_validation_loss = o.number_or("best_validation_loss", std::numeric_limits<double>::infinity());
   s.run.best_metric = o.number_or("best_metric", std::numeric_limits<double>::infinity());
   s.run.best_step = o.integer("best_step", 0);
   s.run.evaluations_without_gain = o.integer("evaluations_without_gain", 0);

@@ -29,13 +29,15 @@ struct EvaluationMetrics {
   bool best = false;
 };
 
-// Shares of the run's wall time on rank 0's pipeline, averaged over ranks; they sum to total_s.
+// Shares of this start's wall time, averaged over ranks; they sum to total_s. Losses, tokens/s and the ratio are those
+// of the whole run.
 struct RunSummary {
   int64_t steps = 0, tokens = 0;
   double total_s = 0, tokens_per_s = 0, mfu = 0;
   double compute_s = 0, communication_s = 0, bubble_s = 0, optimizer_s = 0, data_s = 0, evaluation_s = 0,
          checkpoint_s = 0, other_s = 0;
-  double effective_time_ratio = 0;  // time in steps that counted over all time, restarts and lost steps included
+  double earlier_s = 0;             // of the starts before, each up to its last save
+  double effective_time_ratio = 0;  // time in steps that counted, over total_s and earlier_s
   size_t peak_memory_bytes = 0;
   double first_loss = 0, last_loss = 0, best_validation_loss = 0;
 };

@@ -30,7 +30,8 @@ std::string summary_table(const RunSummary& s) {
   std::string out = "summary of the run";
   row(out, "steps", text(s.steps));
   row(out, "tokens", format_count(static_cast<double>(s.tokens)));
-  row(out, "time", format_duration(s.total_s));
+  row(out, "time", format_duration(s.total_s) +
+                         (s.earlier_s > 0 ? ", and " + format_duration(s.earlier_s) + " in the starts before" : ""));
   row(out, "tokens/s", format_count(s.tokens_per_s));
   if (s.mfu > 0) row(out, "MFU", number("%.1f%%", 100 * s.mfu));
   if (s.peak_memory_bytes > 0) row(out, "peak memory", format_bytes(s.peak_memory_bytes) + " (largest rank)");

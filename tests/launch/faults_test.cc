@@ -154,6 +154,27 @@ TEST_F(Launch, StepsWithoutANumberAreSkippedAndEndTheRunWithFiniteWeightsSaved) 
   EXPECT_EQ(numel, 62528);
 }
 
+TEST_F(Launch, TheSummaryOfARunThatWentOnCoversItWhole) {
+  expect_ends(0, training({"train.steps=5"}), 0);
+  expect_says(expect_ends(0, training({}), 0), " in the starts before");
+  std::ifstream in(at("run/metrics.jsonl"));
+  std::string line, summary;
+  while (std::getline(in, line))
+    if (line.find("\"type\":\"summary\"") != line.npos) summary = line;
+  const auto number = [&](const std::string& key) {
+    const size_t begin = summary.find("\"" + key + "\":");
+    return begin == summary.npos ? -1 : std::stod(summary.substr(begin + key.size() + 3));
+  };
+  EXPECT_EQ(number("step"), 12) << summary;
+  EXPECT_EQ(number("first_loss"), std::stod(losses("run")[1]));
+  EXPECT_EQ(number("last_loss"), std::stod(losses("run")[12]));
+  EXPECT_GT(number("earlier_s"), 0.01);
+  EXPECT_GT(number("effective_time_ratio"), 0.001);
+  EXPECT_LT(number("effective_time_ratio") * (number("earlier_s") + number("total_s")),
+            number("earlier_s") + number("compute_s") + number("communication_s") + number("optimizer_s") +
+                number("data_s") + 0.1);
+}
+
 TEST_F(Launch, ARunInBf16GoesOnToTheBit) {
   const auto run = [&](const std::string& name, int steps) {
     expect_ends(2, training({"parallel.tensor=2", "train.dtype=bf16", "run.dir=" + at(name),
