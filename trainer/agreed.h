@@ -12,8 +12,8 @@
 
 namespace trireme {
 
-// Runs fn on every rank; if it throws an Error on any, throws ConfigError with the same line on all: the message, and
-// which ranks met it where not all did. Collective.
+// Runs fn on every rank; if it throws an Error on any, throws ConfigError with the same line on all: the
+// message, and which ranks met it where not all did. Collective.
 template <class Fn>
 void agreed(Communicator& world, Fn&& fn) {
   std::string mine;
@@ -36,8 +36,8 @@ void agreed(Communicator& world, Fn&& fn) {
   }
   if (!failed) return;
   if (failed == world.size()) throw ConfigError(first);
-  throw ConfigError("rank " + std::to_string(first_rank) + ": " + first + " (" + std::to_string(failed) + " of " +
-                    std::to_string(world.size()) + " ranks failed)");
+  throw ConfigError("rank " + std::to_string(first_rank) + ": " + first + " (" + std::to_string(failed) +
+                    " of " + std::to_string(world.size()) + " ranks failed)");
 }
 
 // Runs fn and returns what went wrong, or "".

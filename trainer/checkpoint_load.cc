@@ -31,13 +31,14 @@ std::vector<WrittenFile> verified_files(const fs::path& checkpoint, Communicator
 
 void check_optimizer(const fs::path& checkpoint, const SavedState& saved, Optimizer& optimizer) {
   const std::string where = (checkpoint / "state.json").string();
-  check<FileError>(saved.optimizer == optimizer.options().name, where, ": was saved with train.optimizer=",
-                   saved.optimizer, ", this run has ", optimizer.options().name, "; set it to ", saved.optimizer,
-                   ", or run.resume=never");
+  check<FileError>(saved.optimizer == optimizer.options().name, where,
+                   ": was saved with train.optimizer=", saved.optimizer, ", this run has ",
+                   optimizer.options().name, "; set it to ", saved.optimizer, ", or run.resume=never");
   for (const OptimizerState& s : optimizer.state())
-    check<FileError>(s.name == "master" || std::count(saved.states.begin(), saved.states.end(), s.name), where,
-                     ": the optimizer's state ", s.name,
-                     " was not saved, since that run did not use it; use its optimizer options, or run.resume=never");
+    check<FileError>(
+        s.name == "master" || std::count(saved.states.begin(), saved.states.end(), s.name), where,
+        ": the optimizer's state ", s.name,
+        " was not saved, since that run did not use it; use its optimizer options, or run.resume=never");
 }
 
 void check_tensors(const WeightSource& source, const ShardedModel& model, const StageGather& stage) {
@@ -78,8 +79,9 @@ void load_state(const WeightSource& source, const SliceIndex& index, bool saved_
 
 }  // namespace
 
-RunState load_checkpoint(const fs::path& checkpoint, const CheckpointOptions& options, const StageGather& stage,
-                         ShardedModel& model, ParameterBuckets& buckets, Optimizer& optimizer) {
+RunState load_checkpoint(const fs::path& checkpoint, const CheckpointOptions& options,
+                         const StageGather& stage, ShardedModel& model, ParameterBuckets& buckets,
+                         Optimizer& optimizer) {
   Communicator& world = model.mesh().world();
   const std::vector<WrittenFile> files = verified_files(checkpoint, world);
   SavedState saved;
@@ -92,7 +94,8 @@ RunState load_checkpoint(const fs::path& checkpoint, const CheckpointOptions& op
     check_same_model(checkpoint, model.config());
     std::vector<fs::path> slices;
     for (const WrittenFile& f : files)
-      if (f.name.starts_with("optimizer-") && f.name.ends_with(".safetensors")) slices.push_back(checkpoint / f.name);
+      if (f.name.starts_with("optimizer-") && f.name.ends_with(".safetensors"))
+        slices.push_back(checkpoint / f.name);
     const bool saved_masters = std::count(saved.states.begin(), saved.states.end(), "master") > 0;
     load_state(source, SliceIndex::open(slices), saved_masters, model, buckets, optimizer);
   });

@@ -34,7 +34,9 @@ std::string to_text(const SavedState& s) {
   o["samples"] = s.run.samples;
   o["tokens"] = s.run.tokens;
   o["skipped_in_a_row"] = s.run.skipped_in_a_row;
-  const auto finite_or_null = [](double x) { return std::isfinite(x) ? json::value(x) : json::value(nullptr); };
+  const auto finite_or_null = [](double x) {
+    return std::isfinite(x) ? json::value(x) : json::value(nullptr);
+  };
   o["train_s"] = s.run.train_s;
   o["total_s"] = s.run.total_s;
   o["first_loss"] = s.run.first_loss;
@@ -46,7 +48,8 @@ std::string to_text(const SavedState& s) {
   o["data_identity"] = std::to_string(s.data_identity);
   o["optimizer"] = s.optimizer;
   o["states"] = json::array(s.states.begin(), s.states.end());
-  o["layout"] = json::object{{"pipeline", s.mesh.pp}, {"data", s.mesh.dp}, {"tensor", s.mesh.tp}, {"zero", s.zero}};
+  o["layout"] =
+      json::object{{"pipeline", s.mesh.pp}, {"data", s.mesh.dp}, {"tensor", s.mesh.tp}, {"zero", s.zero}};
   return to_json(o, JsonLayout::kIndented);
 }
 
@@ -83,17 +86,19 @@ SavedState read_state(const std::filesystem::path& checkpoint) {
 
 void check_same_run(const std::filesystem::path& checkpoint, const SavedState& saved, uint64_t seed,
                     uint64_t data_identity) {
-  check<ConfigError>(saved.seed == seed, checkpoint.string(), ": was saved with run.seed=", saved.seed, ", this run has ",
-                     seed, "; set run.seed=", saved.seed, " to go on, or run.resume=never to start anew");
-  check<ConfigError>(!saved.data_identity || !data_identity || saved.data_identity == data_identity, checkpoint.string(),
-                     ": was saved with other training files or data options, so its position means other samples; give "
-                     "the same data to go on, or run.resume=never to start anew");
+  check<ConfigError>(saved.seed == seed, checkpoint.string(), ": was saved with run.seed=", saved.seed,
+                     ", this run has ", seed, "; set run.seed=", saved.seed,
+                     " to go on, or run.resume=never to start anew");
+  check<ConfigError>(
+      !saved.data_identity || !data_identity || saved.data_identity == data_identity, checkpoint.string(),
+      ": was saved with other training files or data options, so its position means other samples; give "
+      "the same data to go on, or run.resume=never to start anew");
 }
 
 void check_same_model(const std::filesystem::path& checkpoint, const ModelConfig& model) {
-  static const std::set<std::string_view> kFree = {
-      "torch_dtype", "dtype", "embd_pdrop", "attn_pdrop", "resid_pdrop", "attention_dropout", "initializer_range",
-      "bos_token_id", "eos_token_id"};
+  static const std::set<std::string_view> kFree = {"torch_dtype",       "dtype",        "embd_pdrop",
+                                                   "attn_pdrop",        "resid_pdrop",  "attention_dropout",
+                                                   "initializer_range", "bos_token_id", "eos_token_id"};
   ModelConfig saved = ModelConfig::from_directory(checkpoint), wanted = model;
   saved.extra.clear();
   wanted.extra.clear();
@@ -102,8 +107,9 @@ void check_same_model(const std::filesystem::path& checkpoint, const ModelConfig
   for (const auto& item : b) {
     if (kFree.count(item.key())) continue;
     const json::value* other = a.if_contains(item.key());
-    check<FileError>(other && *other == item.value(), where, ": ", item.key(), " is ", other ? to_json(*other) : "absent",
-                     ", the model's is ", to_json(item.value()), "; give the model that was saved, or run.resume=never");
+    check<FileError>(other && *other == item.value(), where, ": ", item.key(), " is ",
+                     other ? to_json(*other) : "absent", ", the model's is ", to_json(item.value()),
+                     "; give the model that was saved, or run.resume=never");
   }
 }
 

@@ -29,8 +29,8 @@ struct EvaluationMetrics {
   bool best = false;
 };
 
-// Shares of this start's wall time, averaged over ranks; they sum to total_s. Losses, tokens/s and the ratio are those
-// of the whole run.
+// Shares of this start's wall time, averaged over ranks; they sum to total_s. Losses, tokens/s and the ratio
+// are those of the whole run.
 struct RunSummary {
   int64_t steps = 0, tokens = 0;
   double total_s = 0, tokens_per_s = 0, mfu = 0;
@@ -44,20 +44,22 @@ struct RunSummary {
 
 class Reporter {
  public:
-  // Opens DIR/metrics.jsonl (appended to on resume, lines past `resume_step` dropped), DIR/events.out.tfevents... and
-  // the terminal's progress (a bar on a terminal, plain lines elsewhere, by log.progress), which goes to `out` (null:
-  // standard output; else plain unless log.progress says otherwise). A file of metrics that cannot be opened or
-  // written, here or later, is a warning, given once; nothing here throws for it.
-  Reporter(const std::filesystem::path& dir, const LogSection& options, int64_t total_steps, int64_t resume_step,
-           std::ostream* out = nullptr);
+  // Opens DIR/metrics.jsonl (appended to on resume, lines past `resume_step` dropped),
+  // DIR/events.out.tfevents... and the terminal's progress (a bar on a terminal, plain lines elsewhere, by
+  // log.progress), which goes to `out` (null: standard output; else plain unless log.progress says
+  // otherwise). A file of metrics that cannot be opened or written, here or later, is a warning, given once;
+  // nothing here throws for it.
+  Reporter(const std::filesystem::path& dir, const LogSection& options, int64_t total_steps,
+           int64_t resume_step, std::ostream* out = nullptr);
   ~Reporter();
 
-  void step(const StepMetrics& metrics, bool log);  // log: a line, an event and a JSON line, beside the bar's progress
+  void step(const StepMetrics& metrics,
+            bool log);  // log: a line, an event and a JSON line, beside the bar's progress
   void evaluation(const EvaluationMetrics& metrics);
   void note(const std::string& line);     // above the bar
   void warning(const std::string& line);
-  // The closing table, and DIR/curve.svg: training loss (of logged steps) and validation loss by step, from those that
-  // metrics.jsonl held at a resume on.
+  // The closing table, and DIR/curve.svg: training loss (of logged steps) and validation loss by step, from
+  // those that metrics.jsonl held at a resume on.
   void summary(const RunSummary& summary);
 
  private:

@@ -11,14 +11,16 @@ namespace trireme {
 
 RunSetup::RunSetup(const RunConfig& config, int world_size) {
   check_paths(config);
-  check<ConfigError>(config.train.early_stopping.patience == 0 || !config.checkpoint.keep_best ||
-                         config.train.early_stopping.metric == config.checkpoint.best_metric,
-                     "checkpoint.best_metric and train.early_stopping.metric differ; a run follows one metric, give "
-                     "both the same");
+  check<ConfigError>(
+      config.train.early_stopping.patience == 0 || !config.checkpoint.keep_best ||
+          config.train.early_stopping.metric == config.checkpoint.best_metric,
+      "checkpoint.best_metric and train.early_stopping.metric differ; a run follows one metric, give "
+      "both the same");
   model = load_model_config(config);
   std::optional<int64_t> tokenizer_size;
   if (!config.tokenizer.path.empty()) {
-    // What the model will be saved with: a reader of the checkpoint must know which tokens begin and end a text.
+    // What the model will be saved with: a reader of the checkpoint must know which tokens begin and end a
+    // text.
     const Tokenizer tokenizer = load_tokenizer(config.tokenizer.path);
     tokenizer_size = tokenizer.vocab_size();
     if (!model.bos_token_id && tokenizer.bos_id()) model.bos_token_id = *tokenizer.bos_id();

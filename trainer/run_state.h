@@ -1,5 +1,5 @@
-// Where a run is: all that is not weights or optimizer state. Random numbers and data order are functions of the seed
-// and these counts, so nothing else is needed to go on.
+// Where a run is: all that is not weights or optimizer state. Random numbers and data order are functions of
+// the seed and these counts, so nothing else is needed to go on.
 #pragma once
 
 #include <cstdint>

@@ -43,9 +43,11 @@ TEST(Checkpoint, DamageIsNamedAndTheOneBeforeIsChosen) {
   const fs::path newest = checkpoint_folder(dir.path(), 2);
   EXPECT_EQ(find(dir.path()), std::pair(std::string("step-2"), std::string()));
   const std::set<std::string> files = names_in(newest);
-  EXPECT_TRUE(files.count("optimizer-00001.safetensors") && files.count("model.safetensors") && files.count("state.json"));
+  EXPECT_TRUE(files.count("optimizer-00001.safetensors") && files.count("model.safetensors") &&
+              files.count("state.json"));
   const auto expect_passed_over = [&](const std::string& file, const std::string& how) {
-    EXPECT_NE(verify_checkpoint(newest).find(file), std::string::npos) << how << ": " << verify_checkpoint(newest);
+    EXPECT_NE(verify_checkpoint(newest).find(file), std::string::npos)
+        << how << ": " << verify_checkpoint(newest);
     const auto [found, warnings] = find(dir.path());
     EXPECT_EQ(found, "step-1") << how;
     EXPECT_NE(warnings.find(file), std::string::npos) << how << ": " << warnings;
@@ -167,7 +169,8 @@ TEST(Checkpoint, LeftoversOfAKilledRunAreRemoved) {
 TEST(Checkpoint, RefusesAnotherRunModelOrOptimizer) {
   const TempDir dir;
   save_two(dir.path());
-  const auto error = [&](const ModelConfig& config, const CheckpointOptions& options, const OptimizerOptions& optimizer) {
+  const auto error = [&](const ModelConfig& config, const CheckpointOptions& options,
+                         const OptimizerOptions& optimizer) {
     std::string message;
     ranks({}, [&](Communicator& world) {
       Rank r(world, config, {}, options, optimizer);

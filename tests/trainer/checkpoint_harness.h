@@ -79,7 +79,8 @@ struct Rank {
     const int per_rank = kGlobalBatch / layout.dp;
     std::vector<TokenBatch> batches;
     for (int i = 0; i < per_rank; ++i)
-      batches.push_back(make_batch({state.samples + mesh.dp().rank() * per_rank + i}, model.config().vocab_size));
+      batches.push_back(
+          make_batch({state.samples + mesh.dp().rank() * per_rank + i}, model.config().vocab_size));
     const StepResult r = train.run(batches, 3e-3, state.updates + 1);
     ++state.step;
     ++state.updates;
@@ -130,6 +131,8 @@ inline ModelConfig small() {
 }
 
 inline std::string contents(const fs::path& path) { return read_text_file(path, 64 << 20); }
-inline void put(const fs::path& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
+inline void put(const fs::path& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary) << bytes;
+}
 
 }  // namespace trireme::testing

@@ -15,7 +15,9 @@ namespace fs = std::filesystem;
 
 TEST(CheckpointSlices, CoverEachElementOfARangeOnceAndReadBack) {
   Parameter p;
-  p.shape = {6, 5};  // rows 0-2: rows 4-6 of "a" [9,5]; rows 3-4: columns 1-2 of "b" [5,4], transposed; row 5: padding
+  p.shape = {
+      6,
+      5};  // rows 0-2: rows 4-6 of "a" [9,5]; rows 3-4: columns 1-2 of "b" [5,4], transposed; row 5: padding
   p.pieces.push_back({"a", {9, 5}, {{4, 0}, {3, 5}}, false, 0});
   p.pieces.push_back({"b", {5, 4}, {{0, 1}, {5, 2}}, true, 3});
   const Tensor local = empty({30}, DType::kF32);
@@ -61,12 +63,14 @@ TEST(CheckpointSlices, MissingAndContradictingElementsAreNamed) {
     return "";
   };
   const Box whole{{0, 0}, {3, 3}};
-  EXPECT_NE(error({a}, whole).find("m of t [0:3, 0:3]: 3 of 9 elements are in none"), std::string::npos) << error({a}, whole);
+  EXPECT_NE(error({a}, whole).find("m of t [0:3, 0:3]: 3 of 9 elements are in none"), std::string::npos)
+      << error({a}, whole);
   EXPECT_NE(error({a, b}, whole).find("two optimizer files differ"), std::string::npos);
   EXPECT_NE(error({d}, whole).find("not what its name says"), std::string::npos);
   const Tensor t = SliceIndex::open({a, c}).read("m", "t", {{1, 1}, {2, 2}});
   EXPECT_EQ((std::vector<float>(t.data<float>(), t.data<float>() + 4)), (std::vector<float>{1, 1, 5, 5}));
-  for (const char* bad : {"m|t", "m|t|", "m|t|1", "m|t|2:1", "m|t|-1:2", "m|t|0:1,", "m|t|0:1,0:1,0:1", "m|t|0:99999999999999999999"})
+  for (const char* bad : {"m|t", "m|t|", "m|t|1", "m|t|2:1", "m|t|-1:2", "m|t|0:1,", "m|t|0:1,0:1,0:1",
+                          "m|t|0:99999999999999999999"})
     EXPECT_THROW(parse_slice_name(bad, "test"), FileError) << bad;
 }
 

@@ -11,8 +11,8 @@ namespace trireme::testing {
 namespace {
 
 // What one rank alone makes of a checkpoint.
-std::string loaded_bits(const ModelConfig& config, const fs::path& dir, int64_t step, DType dtype = DType::kF32,
-                        bool values = true) {
+std::string loaded_bits(const ModelConfig& config, const fs::path& dir, int64_t step,
+                        DType dtype = DType::kF32, bool values = true) {
   Layout single;
   single.dtype = dtype;
   std::string bits;
@@ -79,8 +79,8 @@ TEST(Checkpoint, AnyLayoutGoesOnFromAnyOther) {
     if (world.rank() == 0) want = losses;
   });
   const std::string bits = loaded_bits(config, dir.path(), 2);
-  for (const Layout& layout : {layout_of(1, 1, 2), layout_of(2, 1, 1, 1), layout_of(2, 1, 1, 2), layout_of(1, 1, 1),
-                               layout_of(1, 1, 2, 0, 3), layout_of(2, 2, 1, 1)}) {
+  for (const Layout& layout : {layout_of(1, 1, 2), layout_of(2, 1, 1, 1), layout_of(2, 1, 1, 2),
+                               layout_of(1, 1, 1), layout_of(1, 1, 2, 0, 3), layout_of(2, 2, 1, 1)}) {
     SCOPED_TRACE(describe(layout));
     const TempDir again;
     ranks(layout, [&](Communicator& world) {
@@ -89,7 +89,8 @@ TEST(Checkpoint, AnyLayoutGoesOnFromAnyOther) {
       const SaveOutcome saved = r.save();
       ASSERT_TRUE(saved.ok) << saved.message;
       const std::vector<double> losses = r.steps(5);
-      for (size_t i = 0; i < losses.size(); ++i) EXPECT_NEAR(losses[i], want[i], 2e-5 * want[i]) << "step " << i + 3;
+      for (size_t i = 0; i < losses.size(); ++i)
+        EXPECT_NEAR(losses[i], want[i], 2e-5 * want[i]) << "step " << i + 3;
     });
     EXPECT_TRUE(loaded_bits(config, again.path(), 2) == bits) << "weights or state changed on the way";
   }

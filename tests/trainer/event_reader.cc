@@ -73,7 +73,8 @@ ParsedEvent parse_event(std::string_view message) {
       const std::vector<Field> parts = fields_of_message(value.bytes);
       EXPECT_EQ(parts.at(0).number, 1u);
       EXPECT_EQ(parts.at(1).number, 2u);
-      event.scalars[std::string(parts[0].bytes)] = std::bit_cast<float>(static_cast<uint32_t>(parts[1].integer));
+      event.scalars[std::string(parts[0].bytes)] =
+          std::bit_cast<float>(static_cast<uint32_t>(parts[1].integer));
     }
   }
   return event;

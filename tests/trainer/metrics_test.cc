@@ -94,8 +94,9 @@ TEST(MetricsLog, ANewRunInTheFolderStartsWithNoLines) {
 
 TEST(MetricsLog, ALineThatAKillCutShortIsDropped) {
   const fs::path name = "metrics.jsonl";
-  for (const std::string& damage : {std::string("{\"type\":\"step\",\"st"), std::string("{\"type\":\"step\",\"step\":4}"),
-                                    std::string("\0\0\0\n", 4), std::string("[1]\n"), std::string("{\"step\":4}\n")}) {
+  for (const std::string& damage :
+       {std::string("{\"type\":\"step\",\"st"), std::string("{\"type\":\"step\",\"step\":4}"),
+        std::string("\0\0\0\n", 4), std::string("[1]\n"), std::string("{\"step\":4}\n")}) {
     TempDir dir;
     write_run(dir.path(), 3);
     std::ofstream(dir.path() / name, std::ios::app) << damage;
@@ -144,7 +145,8 @@ TEST(Reporter, AFullDiskIsWarnedOfOnceAndLeavesWholeLines) {
   ASSERT_GE(lines.size(), 3u);
   ASSERT_LT(lines.size(), 20u);
   EXPECT_EQ(JsonObject(lines.back(), "last").integer("step"), 31);
-  EXPECT_EQ(JsonObject(lines[lines.size() - 2], "before").integer("step"), static_cast<int64_t>(lines.size()) - 1);
+  EXPECT_EQ(JsonObject(lines[lines.size() - 2], "before").integer("step"),
+            static_cast<int64_t>(lines.size()) - 1);
   EXPECT_EQ(parse_event_file(event_files(dir.path()).at(0)).back().step, 31);
 }
 
