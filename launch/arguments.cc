@@ -72,8 +72,9 @@ int64_t Arguments::integer(const std::string& name, int64_t otherwise, int64_t m
   if (!given) return otherwise;
   int64_t number = 0;
   const auto [end, error] = std::from_chars(given->data(), given->data() + given->size(), number);
-  check<ConfigError>(error == std::errc() && end == given->data() + given->size() && number >= min && number <= max,
-                     "--", name, "=", *given, ": wants an integer from ", min, " to ", max);
+  check<ConfigError>(
+      error == std::errc() && end == given->data() + given->size() && number >= min && number <= max, "--",
+      name, "=", *given, ": wants an integer from ", min, " to ", max);
   return number;
 }
 

@@ -1,4 +1,5 @@
-// The words after a subcommand: options "--name value" or "--name=value", switches "--name", and the rest in order.
+// The words after a subcommand: options "--name value" or "--name=value", switches "--name", and the rest in
+// order.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +13,8 @@ namespace trireme {
 
 class Arguments {
  public:
-  // `options` take a value, `switches` none; both without the dashes. "--" ends them. Throws ConfigError for one that is
-  // not known (with the nearest name) or lacks its value.
+  // `options` take a value, `switches` none; both without the dashes. "--" ends them. Throws ConfigError for
+  // one that is not known (with the nearest name) or lacks its value.
   Arguments(const std::vector<std::string>& words, const std::vector<std::string>& options,
             const std::vector<std::string>& switches);
 

@@ -25,7 +25,8 @@ int list(const std::filesystem::path& dir) {
   for (const auto& [step, path] : found) {
     uint64_t bytes = 0;
     for (const WrittenFile& f : read_manifest(path)) bytes += f.num_bytes;
-    std::printf("%10ld  %8.1f MiB  %s\n", static_cast<long>(step), static_cast<double>(bytes) / (1 << 20), path.c_str());
+    std::printf("%10ld  %8.1f MiB  %s\n", static_cast<long>(step), static_cast<double>(bytes) / (1 << 20),
+                path.c_str());
   }
   if (found.empty()) std::printf("%s: no checkpoints\n", dir.c_str());
   return 0;

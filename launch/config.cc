@@ -32,7 +32,8 @@ int run_config(const Words& words) {
     std::fputs(to_json(run_config_schema(), JsonLayout::kIndented).c_str(), stdout);
     return 0;
   }
-  check<ConfigError>(what == "validate" || what == "dump", "config: say validate, dump or schema; see trireme config --help");
+  check<ConfigError>(what == "validate" || what == "dump",
+                     "config: say validate, dump or schema; see trireme config --help");
   check<ConfigError>(args.rest().size() >= 2, "config ", what, ": which file?");
   const RunConfig config = load_run_config(args.rest()[1], Words(args.rest().begin() + 2, args.rest().end()));
   if (what == "dump") {
@@ -41,7 +42,8 @@ int run_config(const Words& words) {
   }
   const ModelConfig model = load_model_config(config);
   RunEnvironment environment;
-  const int64_t least = config.parallel.tensor * config.parallel.pipeline * std::max<int64_t>(1, config.parallel.data);
+  const int64_t least =
+      config.parallel.tensor * config.parallel.pipeline * std::max<int64_t>(1, config.parallel.data);
   environment.world_size = static_cast<int>(args.integer("ranks", least, 1, 1 << 24));
   const RunPlan plan = validate(config, model, environment);
   check_paths(config);

@@ -23,7 +23,8 @@ constexpr char kHelp[] =
 
 // Of what turns text into ids: the tokenizer's own file.
 uint64_t tokenizer_hash(const std::filesystem::path& path) {
-  for (const auto& f : {path, path / "tokenizer.json", path / "tokenizer.model", path / "merges.txt", path / "vocab.bpe"})
+  for (const auto& f :
+       {path, path / "tokenizer.json", path / "tokenizer.model", path / "merges.txt", path / "vocab.bpe"})
     if (std::filesystem::is_regular_file(f)) return hash_file(f).low;
   return 0;
 }
@@ -31,8 +32,8 @@ uint64_t tokenizer_hash(const std::filesystem::path& path) {
 }  // namespace
 
 int run_prepare(const Words& words) {
-  const Arguments args(words, {"tokenizer", "out", "split", "jsonl-key", "validation-out", "validation-fraction"},
-                       {"help"});
+  const Arguments args(
+      words, {"tokenizer", "out", "split", "jsonl-key", "validation-out", "validation-fraction"}, {"help"});
   if (args.has("help")) {
     std::fputs(kHelp, stdout);
     return 0;
@@ -49,13 +50,15 @@ int run_prepare(const Words& words) {
   else check<ConfigError>(split == "file", "--split=", split, "; use file, blank-lines, lines or jsonl");
   options.jsonl_key = args.value("jsonl-key").value_or("text");
   options.validation_out = args.value("validation-out").value_or("");
-  options.validation_fraction = args.number("validation-fraction", options.validation_out.empty() ? 0 : 0.05, 0, 0.5);
+  options.validation_fraction =
+      args.number("validation-fraction", options.validation_out.empty() ? 0 : 0.05, 0, 0.5);
   check<ConfigError>(!options.validation_out.empty() || options.validation_fraction == 0,
                      "--validation-fraction wants --validation-out FILE");
   options.tokenizer_hash = tokenizer_hash(path);
   if (isatty(2))
     options.progress = [](uint64_t done, uint64_t all) {
-      std::fprintf(stderr, "\rpreparing: %3.0f %%", all ? 100.0 * static_cast<double>(done) / static_cast<double>(all) : 100.0);
+      std::fprintf(stderr, "\rpreparing: %3.0f %%",
+                   all ? 100.0 * static_cast<double>(done) / static_cast<double>(all) : 100.0);
     };
   const std::vector<std::filesystem::path> files(args.rest().begin(), args.rest().end());
   const Prepared p = prepare(load_tokenizer(path), files, options);

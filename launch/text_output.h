@@ -15,8 +15,8 @@ class TextOutput {
 
   // Tokens of the prompt: a decoder's rules for the start of a text apply to them, not to what follows.
   void begin_after(int32_t id) { stream_.push(id); }
-  // Text that a token makes certain: bytes that may begin a stop string are held back. After a stop string was met,
-  // stopped() is true and nothing more comes.
+  // Text that a token makes certain: bytes that may begin a stop string are held back. After a stop string
+  // was met, stopped() is true and nothing more comes.
   std::string push(int32_t id) { return take(stream_.push(id), false); }
   std::string finish() { return take(stream_.finish(), true); }
   bool stopped() const { return stopped_; }

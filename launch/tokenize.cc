@@ -31,13 +31,16 @@ int train_tokenizer(const Arguments& args, const Words& files) {
   const std::string out = args.required("out");
   check<ConfigError>(!files.empty(), "tokenize train: no text file given");
   if (isatty(2))
-    options.progress = [](int32_t done, int32_t all) { std::fprintf(stderr, "\rmerging: %d of %d tokens", done, all); };
+    options.progress = [](int32_t done, int32_t all) {
+      std::fprintf(stderr, "\rmerging: %d of %d tokens", done, all);
+    };
   BpeTrainer trainer(options);
   for (const std::string& f : files) trainer.add(read_text_file(f, kMostTextBytes));
   const Tokenizer tokenizer = trainer.train();
   if (isatty(2)) std::fputc('\n', stderr);
   save_tokenizer(tokenizer, out);
-  std::printf("%s: %d tokens\n", (std::filesystem::path(out) / "tokenizer.json").c_str(), tokenizer.vocab_size());
+  std::printf("%s: %d tokens\n", (std::filesystem::path(out) / "tokenizer.json").c_str(),
+              tokenizer.vocab_size());
   return 0;
 }
 
@@ -65,8 +68,8 @@ int decode(const Tokenizer& tokenizer, const Words& words) {
       id = std::stol(word, &used);
     } catch (const std::exception&) {
     }
-    check<ConfigError>(used == word.size() && id >= 0 && id < tokenizer.vocab_size(), "tokenize decode: \"", word,
-                       "\" is not an id below ", tokenizer.vocab_size());
+    check<ConfigError>(used == word.size() && id >= 0 && id < tokenizer.vocab_size(), "tokenize decode: \"",
+                       word, "\" is not an id below ", tokenizer.vocab_size());
     ids.push_back(static_cast<int32_t>(id));
   }
   std::cout << tokenizer.decode(ids) << '\n';

@@ -4,8 +4,8 @@
 
 #include "model/norm.h"
 #include "model/output_layer.h"
+#include "model/self_attention.h"
 #include "parallel/tensor_collectives.h"
-#include "tensor/ops/attention.h"
 #include "tensor/ops/embedding.h"
 #include "tensor/ops/gelu.h"
 #include "tensor/ops/layer_norm.h"
@@ -68,7 +68,7 @@ class Gpt2Block final : public Block {
 
   Tensor forward(const Tensor& x, const PassContext& pass) const override {
     Tensor qkv = attn_in_(attn_norm_(x));                                                    // [T, 3H]
-    Tensor a = attend(qkv, pass);                                                            // [T, H]
+    Tensor a = attention_(qkv, pass);                                                        // [T, H]
     auto [h, m] = residual_layer_norm(x, attn_out_.without_bias(a), attn_out_.bias(),        // [T, D] both
                                       rows(pass, DropoutSite::kAttentionOutput), mlp_norm_.weight->value,
                                       mlp_norm_.bias->value, mlp_norm_.eps);
@@ -84,9 +84,7 @@ class Gpt2Block final : public Block {
       : tp_(context.tp),
         layer_(layer),
         split_rows_(context.split_rows()),
-        heads_{config.num_attention_heads / context.tp.size(), config.num_attention_heads / context.tp.size(),
-               config.head_dim},
-        attn_dropout_(config.attn_dropout),
+        attention_(context, config, layer),
         resid_dropout_(config.resid_dropout),
         gelu_(config.hidden_act == "gelu" ? Gelu::kErf : Gelu::kTanh),
         attn_norm_(context, name + ".ln_1", config),
@@ -98,11 +96,7 @@ class Gpt2Block final : public Block {
         mlp_in_(context, linear(name + ".mlp.c_fc", config, config.hidden_size, 1, config.intermediate_size,
                                 Split::kColumns, config.initializer_range)),
         mlp_out_(context, linear(name + ".mlp.c_proj", config, config.intermediate_size, 1, config.hidden_size,
-                                 Split::kRows, residual_stddev(config))) {
-    check<ConfigError>(config.num_attention_heads % context.tp.size() == 0, "model.num_attention_heads=",
-                       config.num_attention_heads, " does not divide over parallel.tensor=", context.tp.size(),
-                       "; use a parallel.tensor that divides it");
-  }
+                                 Split::kRows, residual_stddev(config))) {}
 
   // `parts` ranges of `out` outputs each, all in one file tensor stored [in, out].
   static LinearSpec linear(const std::string& name, const ModelConfig&, int64_t in, int parts, int64_t out,
@@ -118,21 +112,12 @@ class Gpt2Block final : public Block {
   DropoutRows rows(const PassContext& pass, DropoutSite site) const {
     return pass.dropout_rows(resid_dropout_, layer_, site, tp_, split_rows_);
   }
-  Tensor attend(const Tensor& qkv, const PassContext& pass) const {
-    if (pass.cache) return cached_attention(qkv, heads_, (*pass.cache_layers)[layer_], *pass.cache, 0);
-    const DropoutRows drop = pass.dropout_rows(attn_dropout_, layer_, DropoutSite::kAttentionWeights, tp_, false);
-    AttentionOptions options;
-    options.dropout = drop.rule;
-    options.row_keys = drop.row_keys;
-    options.first_head = heads_.q_heads * tp_.rank();
-    return attention(qkv, heads_, pass.batch.segments, options);
-  }
 
   Communicator& tp_;
   int layer_;
   bool split_rows_;
-  HeadLayout heads_;
-  double attn_dropout_, resid_dropout_;
+  SelfAttention attention_;
+  double resid_dropout_;
   Gelu gelu_;
   LayerNormParams attn_norm_;
   Linear attn_in_, attn_out_;

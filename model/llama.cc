@@ -2,7 +2,7 @@
 
 #include "model/norm.h"
 #include "model/output_layer.h"
-#include "tensor/ops/attention.h"
+#include "model/self_attention.h"
 #include "tensor/ops/residual.h"
 #include "tensor/ops/rms_norm.h"
 #include "tensor/ops/rope.h"
@@ -41,24 +41,19 @@ class LlamaBlock final : public Block {
       : LlamaBlock(context, config, layer, std::move(table), "model.layers." + std::to_string(layer)) {}
 
   Tensor forward(const Tensor& x, const PassContext& pass) const override {
-    Tensor qkv = rope(qkv_(attn_norm_(x)), heads_, pass.batch.positions, *table_);   // [T, H+2K]
-    Tensor a = attend(qkv, pass);                                                     // [T, H]
+    Tensor qkv = rope(qkv_(attn_norm_(x)), attention_.heads(), pass.batch.positions, *table_);  // [T, H+2K]
+    Tensor a = attention_(qkv, pass);                                                            // [T, H]
     auto [h, m] = residual_rms_norm(x, attn_out_.without_bias(a), attn_out_.bias(), {},
-                                    mlp_norm_.weight->value, mlp_norm_.eps);          // [T, D] both
+                                    mlp_norm_.weight->value, mlp_norm_.eps);                     // [T, D] both
     auto mlp = [this](const Tensor& in) { return down_.without_bias(swiglu(gate_up_(in))); };
-    Tensor y = pass.recompute == Recompute::kSelective ? recompute(mlp, m) : mlp(m);  // [T, D]
+    Tensor y = pass.recompute == Recompute::kSelective ? recompute(mlp, m) : mlp(m);             // [T, D]
     return add_bias_dropout(h, y, down_.bias(), {});
   }
 
  private:
   LlamaBlock(const LayerContext& context, const ModelConfig& config, int layer,
              std::shared_ptr<const RopeTable> table, const std::string& name)
-      : layer_(layer),
-        rank_(context.tp.rank()),
-        tp_(context.tp),
-        attn_dropout_(config.attn_dropout),
-        heads_{config.num_attention_heads / context.tp.size(), config.num_key_value_heads / context.tp.size(),
-               config.head_dim},
+      : attention_(context, config, layer),
         table_(std::move(table)),
         attn_norm_(context, name + ".input_layernorm", config),
         qkv_(context, {{{name + ".self_attn.q_proj", config.num_attention_heads * config.head_dim},
@@ -75,28 +70,9 @@ class LlamaBlock final : public Block {
                            config.hidden_size, Split::kColumns, config.mlp_bias, false, 0,
                            config.initializer_range}),
         down_(context, {{{name + ".mlp.down_proj", config.hidden_size}}, config.intermediate_size, Split::kRows,
-                        config.mlp_bias, false, 0, config.initializer_range}) {
-    for (auto [key, heads] : {std::pair("num_attention_heads", config.num_attention_heads),
-                              std::pair("num_key_value_heads", config.num_key_value_heads)})
-      check<ConfigError>(heads % context.tp.size() == 0, "model.", key, "=", heads,
-                         " does not divide over parallel.tensor=", context.tp.size(),
-                         "; use a parallel.tensor that divides it");
-  }
+                        config.mlp_bias, false, 0, config.initializer_range}) {}
 
-  Tensor attend(const Tensor& qkv, const PassContext& pass) const {
-    if (pass.cache) return cached_attention(qkv, heads_, (*pass.cache_layers)[layer_], *pass.cache, 0);
-    const DropoutRows drop = pass.dropout_rows(attn_dropout_, layer_, DropoutSite::kAttentionWeights, tp_, false);
-    AttentionOptions options;
-    options.dropout = drop.rule;
-    options.row_keys = drop.row_keys;
-    options.first_head = heads_.q_heads * rank_;
-    return attention(qkv, heads_, pass.batch.segments, options);
-  }
-
-  int layer_, rank_;
-  Communicator& tp_;
-  double attn_dropout_;
-  HeadLayout heads_;
+  SelfAttention attention_;
   std::shared_ptr<const RopeTable> table_;
   RmsNormParams attn_norm_;
   Linear qkv_, attn_out_;

@@ -31,7 +31,8 @@ void AppendFile::append(std::string_view record) {
     const int error = n < 0 ? errno : ENOSPC;
     if (error == EINTR) continue;
     // Should the cut fail too, the next record overwrites the part, and readers pass over what is no record.
-    if (done > 0 && ::ftruncate(fd_.get(), static_cast<off_t>(size_)) != 0) throw_file_error(path_, "write", error);
+    if (done > 0 && ::ftruncate(fd_.get(), static_cast<off_t>(size_)) != 0)
+      throw_file_error(path_, "write", error);
     throw_file_error(path_, "write", error);
   }
   size_ += record.size();

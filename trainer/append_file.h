@@ -1,5 +1,5 @@
-// A file that grows by whole records, each with the system by the time append() returns: a kill of the process loses
-// none of them (a power loss may).
+// A file that grows by whole records, each with the system by the time append() returns: a kill of the
+// process loses none of them (a power loss may).
 #pragma once
 
 #include <cstdint>
@@ -12,12 +12,14 @@ namespace trireme {
 
 class AppendFile {
  public:
-  enum class Open { kExisting, kNew };  // kExisting makes the file where it is absent, kNew refuses one that is there
+  // kExisting makes the file where it is absent, kNew refuses one that is there.
+  enum class Open { kExisting, kNew };
 
   // Throws FileError.
   AppendFile(std::filesystem::path path, Open mode);
 
-  // Throws FileError (disk full, ...); the file then ends with the record before, and later calls may succeed.
+  // Throws FileError (disk full, ...); the file then ends with the record before, and later calls may
+  // succeed.
   void append(std::string_view record);
 
   const std::filesystem::path& path() const { return path_; }

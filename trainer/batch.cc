@@ -12,7 +12,8 @@ TokenBatch batch_of(const std::vector<Sample>& samples) {
     ids.insert(ids.end(), s.ids.begin(), s.ids.end());
     labels.insert(labels.end(), s.labels.begin(), s.labels.end());
     positions.insert(positions.end(), s.positions.begin(), s.positions.end());
-    for (size_t i = 0; i < s.ids.size(); ++i) keys.push_back(s.number * (int64_t{1} << 20) + static_cast<int64_t>(i));
+    for (size_t i = 0; i < s.ids.size(); ++i)
+      keys.push_back(s.number * (int64_t{1} << 20) + static_cast<int64_t>(i));
     for (int32_t length : s.segments) {
       starts.push_back(starts.back() + length);
       longest = std::max<int64_t>(longest, length);
@@ -28,7 +29,8 @@ TokenBatch batch_of(const std::vector<Sample>& samples) {
   return b;
 }
 
-std::vector<TokenBatch> load_batches(const SampleSource& source, const BatchPlan& plan, int64_t first_sample) {
+std::vector<TokenBatch> load_batches(const SampleSource& source, const BatchPlan& plan,
+                                     int64_t first_sample) {
   std::vector<TokenBatch> batches;
   int64_t number = first_sample + plan.data_rank * (plan.global_batch / plan.data_ranks);
   for (int64_t m = 0; m < plan.micro_batches(); ++m) {

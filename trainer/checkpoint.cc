@@ -6,18 +6,16 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
-#include <cstring>
-#include <set>
 #include <sstream>
 #include <thread>
 
 #include "base/json.h"
 #include "model/copy_box.h"
-#include "model/load_weights.h"
 #include "tensor/ops/reduce.h"
 #include "trainer/agreed.h"
 #include "trainer/checkpoint_files.h"
 #include "trainer/checkpoint_gather.h"
+#include "trainer/checkpoint_load.h"
 #include "trainer/checkpoint_slices.h"
 #include "trainer/checkpoint_state.h"
 
@@ -62,46 +60,11 @@ std::string model_file(int stage, int stages) {
   return name;
 }
 
-// Runs fn and returns what went wrong, or "".
-template <class Fn>
-std::string error_of(Fn&& fn) {
-  try {
-    fn();
-  } catch (const fs::filesystem_error& e) {
-    return text(e.path1().string(), ": ", e.code().message());
-  } catch (const std::bad_alloc&) {
-    return "out of memory";
-  } catch (const std::exception& e) {
-    return *e.what() ? e.what() : "an error without a message";
-  }
-  return "";
-}
-
 // "rank R: MESSAGE" of the first rank with one, or "".
 std::string first_error(const std::vector<std::string>& errors) {
   for (size_t r = 0; r < errors.size(); ++r)
     if (!errors[r].empty()) return errors.size() > 1 ? text("rank ", r, ": ", errors[r]) : errors[r];
   return "";
-}
-
-// Runs fn on every rank; the first error is thrown on all, a ConfigError or FileError as it was. Collective.
-template <class Fn>
-void agreed_as_thrown(Communicator& world, Fn&& fn) {
-  bool config = false;
-  std::string mine = error_of([&] {
-    try {
-      fn();
-    } catch (const ConfigError&) {
-      config = true;
-      throw;
-    }
-  });
-  if (!mine.empty()) mine = (config ? 'C' : 'F') + mine;
-  for (const std::string& e : world.all_gather_strings(mine)) {
-    if (e.empty()) continue;
-    if (e[0] == 'C') throw ConfigError(e.substr(1));
-    throw FileError(e.substr(1));
-  }
 }
 
 std::vector<TextFile> read_tokenizer(const fs::path& path) {
@@ -175,19 +138,6 @@ struct Checkpointer::Impl {
     if (pending && pending->thread.joinable()) pending->thread.join();
   }
 
-  // fn(bucket's index, entry, begin, end of the entry's elements that are in this rank's shard)
-  template <class Fn>
-  void for_each_shard_part(Fn&& fn) {
-    for (size_t i = 0; i < buckets.buckets().size(); ++i) {
-      const Bucket& b = buckets.buckets()[i];
-      for (const Bucket::Entry& e : b.entries) {
-        const int64_t begin = std::max(e.offset, b.shard_begin) - e.offset;
-        const int64_t end = std::min(e.offset + e.size, b.shard_begin + b.shard_size) - e.offset;
-        if (begin < end) fn(i, e, begin, end);
-      }
-    }
-  }
-
   void check_finite() {
     for (const auto& p : model.parameters().all())
       check<Error>(p->pieces.empty() || all_finite(p->value), "the weight ", p->pieces.empty() ? "" : p->pieces[0].name,
@@ -203,7 +153,7 @@ struct Checkpointer::Impl {
     std::snprintf(name, sizeof name, "optimizer-%05d.safetensors", world.rank());
     TensorFile file{name, {}, {}};
     const bool all_data_ranks = buckets.options().zero > 0;
-    for_each_shard_part([&](size_t i, const Bucket::Entry& e, int64_t begin, int64_t end) {
+    for_each_shard_part(buckets, [&](size_t i, const Bucket::Entry& e, int64_t begin, int64_t end) {
       const Parameter& p = *e.parameter;
       if (p.tied_copy || (p.tp_replicated && mesh.tp().rank() != 0) || (!all_data_ranks && mesh.dp().rank() != 0)) return;
       const int64_t first = buckets.buckets()[i].shard_begin - e.offset;  // the shard's first element, in the entry
@@ -365,81 +315,6 @@ struct Checkpointer::Impl {
     return outcome;
   }
 
-  // Every file is read by one rank.
-  void verify(const fs::path& checkpoint, std::vector<WrittenFile>& files) {
-    agreed_as_thrown(world, [&] {
-      files = read_manifest(checkpoint);
-      for (size_t i = world.rank(); i < files.size(); i += world.size()) {
-        const std::string wrong = verify_file(checkpoint, files[i]);
-        check<FileError>(wrong.empty(), wrong);
-      }
-    });
-  }
-
-  void check_optimizer(const fs::path& checkpoint, const SavedState& saved) const {
-    const std::string where = (checkpoint / "state.json").string();
-    check<FileError>(saved.optimizer == optimizer.options().name, where, ": was saved with train.optimizer=",
-                     saved.optimizer, ", this run has ", optimizer.options().name, "; set it to ", saved.optimizer,
-                     ", or run.resume=never");
-    for (const OptimizerState& s : optimizer.state())
-      check<FileError>(s.name == "master" || std::count(saved.states.begin(), saved.states.end(), s.name), where,
-                       ": the optimizer's state ", s.name,
-                       " was not saved, since that run did not use it; use its optimizer options, or run.resume=never");
-  }
-
-  void check_tensors(const WeightSource& source) const {
-    check_weights(model, source);
-    std::set<std::string> known;
-    for (const StageGather::Named& t : stage.all_tensors()) known.insert(t.name);
-    for (const std::string& name : source.names())
-      check<FileError>(known.count(name), source.path().string(), ": holds ", name,
-                       ", which the model has not; check the model's config");
-  }
-
-  void load_state(const WeightSource& source, const SliceIndex& index, bool saved_masters) {
-    load_weights(model, source);
-    const bool has_masters = buckets.options().dtype != DType::kF32;
-    // Saved at 16 bits with masters and now at 32: the masters are the weights.
-    if (saved_masters && !has_masters)
-      for (const auto& p : model.parameters().all())
-        for (const Piece& piece : p->pieces)
-          if (piece.box.numel()) copy_piece_in(index.read("master", piece.name, piece.box), piece, p->value);
-    optimizer.reset_masters();
-    for (OptimizerState& s : optimizer.state())
-      if (s.name != "master")
-        for (const Tensor& shard : s.shards) std::memset(shard.raw(), 0, shard.num_bytes());
-    for_each_shard_part([&](size_t i, const Bucket::Entry& e, int64_t begin, int64_t end) {
-      const int64_t first = buckets.buckets()[i].shard_begin - e.offset;
-      for (const LocalSlice& slice : slices_of(*e.parameter, begin, end))
-        for (OptimizerState& s : optimizer.state()) {
-          const Piece& piece = slice.piece;
-          // Saved at 32 bits without masters: the weights, before they were rounded.
-          const Tensor stored = s.name == "master" && !saved_masters
-                                    ? source.read_box(piece.name, piece.box, DType::kF32)
-                                    : index.read(s.name, piece.name, piece.box);
-          copy_slice_in(stored, slice, s.shards[i], slice.offset - first);
-        }
-    });
-  }
-
-  RunState load(const fs::path& checkpoint) {
-    std::vector<WrittenFile> files;
-    verify(checkpoint, files);
-    SavedState saved;
-    agreed_as_thrown(world, [&] {
-      saved = read_state(checkpoint);
-      check_same_run(checkpoint, saved, options.seed, options.data_identity);
-      check_optimizer(checkpoint, saved);
-      const WeightSource source = WeightSource::open(checkpoint);
-      check_tensors(source);
-      check_same_model(checkpoint, model.config());
-      std::vector<fs::path> slices;
-      for (const WrittenFile& f : files)
-        if (f.name.starts_with("optimizer-") && f.name.ends_with(".safetensors")) slices.push_back(checkpoint / f.name);
-      load_state(source, SliceIndex::open(slices), std::count(saved.states.begin(), saved.states.end(), "master") > 0);
-    });
-    return saved.run;
-  }
 };
 
 Checkpointer::Checkpointer(ShardedModel& model, ParameterBuckets& buckets, Optimizer& optimizer,
@@ -464,6 +339,8 @@ std::optional<SaveOutcome> Checkpointer::finish() {
   return impl_->publish();
 }
 
-RunState Checkpointer::load(const fs::path& checkpoint) { return impl_->load(checkpoint); }
+RunState Checkpointer::load(const fs::path& checkpoint) {
+  return load_checkpoint(checkpoint, impl_->options, impl_->stage, impl_->model, impl_->buckets, impl_->optimizer);
+}
 
 }  // namespace trireme

@@ -68,7 +68,8 @@ std::optional<int64_t> checkpoint_step(const fs::path& folder) {
   if (!name.starts_with("step-")) return {};
   int64_t step = -1;
   const auto [end, error] = std::from_chars(name.data() + 5, name.data() + name.size(), step);
-  if (error != std::errc() || end != name.data() + name.size() || step < 0 || name != text("step-", step)) return {};
+  if (error != std::errc() || end != name.data() + name.size() || step < 0 || name != text("step-", step))
+    return {};
   return step;
 }
 
@@ -102,11 +103,13 @@ std::vector<WrittenFile> read_manifest(const fs::path& checkpoint) {
   const JsonObject list = o.object("files");
   for (const auto& item : list.raw()) {
     const std::string name = item.key();
-    check<FileError>(!name.empty() && name[0] != '.' && name.find('/') == name.npos && name.find('\0') == name.npos, where,
-                     ": \"", name, "\" is not the name of a file of the folder");
+    check<FileError>(
+        !name.empty() && name[0] != '.' && name.find('/') == name.npos && name.find('\0') == name.npos, where,
+        ": \"", name, "\" is not the name of a file of the folder");
     const JsonObject f = list.object(name);
     f.allow_only({"bytes", "xxh3_128"});
-    files.push_back({name, static_cast<uint64_t>(f.integer("bytes", 0)), FileHash::from_hex(f.string("xxh3_128"))});
+    files.push_back(
+        {name, static_cast<uint64_t>(f.integer("bytes", 0)), FileHash::from_hex(f.string("xxh3_128"))});
   }
   for (const char* needed : {"config.json", "state.json"})
     check<FileError>(list.find(needed), where, ": does not list ", needed);
@@ -121,7 +124,8 @@ std::string verify_file(const fs::path& checkpoint, const WrittenFile& file) {
     if (size != file.num_bytes)
       return text(path.string(), ": has ", size, " bytes, the manifest says ", file.num_bytes);
     if (hash_file(path) != file.hash)
-      return text(path.string(), ": its contents are not what was written: the hash differs from the manifest's");
+      return text(path.string(),
+                  ": its contents are not what was written: the hash differs from the manifest's");
   } catch (const FileError& e) {
     return e.what();
   }
@@ -138,7 +142,8 @@ std::string verify_checkpoint(const fs::path& checkpoint) {
   return "";
 }
 
-std::optional<fs::path> find_checkpoint(const fs::path& dir, const std::function<void(const std::string&)>& warn) {
+std::optional<fs::path> find_checkpoint(const fs::path& dir,
+                                        const std::function<void(const std::string&)>& warn) {
   std::error_code ignored;
   if (!fs::is_directory(dir, ignored)) return {};
   std::optional<fs::path> found;
@@ -166,7 +171,7 @@ void publish_checkpoint(const fs::path& dir, int64_t step, bool best, bool& publ
     } else if (::renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, folder.c_str(), RENAME_EXCHANGE) == 0) {
       fsync_directory(dir);  // before the old one goes
       fs::remove_all(temporary);
-    } else {  // a file system that cannot exchange: for a moment this step has neither, but the ones before stand
+    } else {  // no exchange on this file system: for a moment this step has neither, but those before stand
       remove_checkpoint(folder);
       rename_path(temporary, folder);
     }
@@ -183,7 +188,8 @@ void prune_checkpoints(const fs::path& dir, int64_t newest, int64_t keep_last) {
   with_file_errors(dir, [&] {
     std::vector<fs::path> half_removed;  // by an earlier call that failed
     for (const auto& item : fs::directory_iterator(dir))
-      if (const std::string name = item.path().filename().string(); name.starts_with("step-") && name.ends_with(".old.tmp"))
+      if (const std::string name = item.path().filename().string();
+          name.starts_with("step-") && name.ends_with(".old.tmp"))
         half_removed.push_back(item.path());
     for (const fs::path& path : half_removed) fs::remove_all(path);
     std::error_code none;

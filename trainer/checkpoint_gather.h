@@ -1,4 +1,5 @@
-// The whole tensors of one pipeline stage's weights, in the model file's form, gathered from the stage's tensor ranks.
+// The whole tensors of one pipeline stage's weights, in the model file's form, gathered from the stage's
+// tensor ranks.
 #pragma once
 
 #include <string>
@@ -26,8 +27,8 @@ class StageGather {
   };
   const std::vector<Named>& all_tensors() const { return all_; }
 
-  // Fills `whole`, which has tensors() on the writer and is empty elsewhere. Collective over the tensor group of data rank 0;
-  // other data ranks return at once.
+  // Fills `whole`, which has tensors() on the writer and is empty elsewhere. Collective over the tensor group
+  // of data rank 0; other data ranks return at once.
   void gather(const std::vector<Tensor>& whole) const;
 
  private:
@@ -44,7 +45,8 @@ class StageGather {
   DType dtype_;
   bool writer_ = false;
   std::vector<Held> mine_;                  // what this rank gives
-  std::vector<std::vector<Placed>> placed_;  // on the writer: where the pieces of each tensor rank go, in their order
+  // On the writer: where the pieces of each tensor rank go, in their order.
+  std::vector<std::vector<Placed>> placed_;
   std::vector<SafetensorsSpec> tensors_;
   std::vector<Named> all_;
 };

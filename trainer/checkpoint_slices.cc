@@ -10,7 +10,8 @@ namespace trireme {
 namespace {
 
 // A part of a piece: local rows [row, row + rows) from the piece's first, columns [column, column + columns).
-LocalSlice part_of(const Piece& piece, int64_t offset, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+LocalSlice part_of(const Piece& piece, int64_t offset, int64_t row, int64_t rows, int64_t column,
+                   int64_t columns) {
   LocalSlice s;
   s.piece = piece;
   s.piece.row = 0;
@@ -34,8 +35,8 @@ LocalSlice part_of(const Piece& piece, int64_t offset, int64_t row, int64_t rows
 int64_t parse_number(std::string_view digits, const std::string& name, const std::string& where) {
   int64_t n = -1;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), n);
-  check<FileError>(error == std::errc() && end == digits.data() + digits.size() && n >= 0, where, ": the slice \"", name,
-                   "\" has \"", digits, "\" where a number belongs");
+  check<FileError>(error == std::errc() && end == digits.data() + digits.size() && n >= 0, where,
+                   ": the slice \"", name, "\" has \"", digits, "\" where a number belongs");
   return n;
 }
 
@@ -101,8 +102,8 @@ void copy_slice_in(const Tensor& stored, const LocalSlice& slice, const Tensor& 
 }
 
 void paste_box(const Tensor& values, const Box& box, const Tensor& whole) {
-  TRIREME_ASSERT(values.dtype() == whole.dtype() && values.numel() == box.numel() && box.rank() == whole.rank() &&
-                 box.rank() <= 2);
+  TRIREME_ASSERT(values.dtype() == whole.dtype() && values.numel() == box.numel() &&
+                 box.rank() == whole.rank() && box.rank() <= 2);
   if (box.numel() == 0) return;
   const size_t element = size_of(values.dtype());
   const bool flat = box.rank() == 1;
@@ -122,8 +123,8 @@ SliceIndex SliceIndex::open(const std::vector<std::filesystem::path>& files) {
     const size_t file = index.files_.size() - 1;
     for (const SafetensorsEntry& e : index.files_[file].entries()) {
       SliceName s = parse_slice_name(e.name, path.string());
-      check<FileError>(e.dtype == DType::kF32 && e.shape == shape_of(s.box), path.string(), ": ", e.name, " is ",
-                       e.file_dtype, " ", e.shape, ", which is not what its name says");
+      check<FileError>(e.dtype == DType::kF32 && e.shape == shape_of(s.box), path.string(), ": ", e.name,
+                       " is ", e.file_dtype, " ", e.shape, ", which is not what its name says");
       index.slices_[{s.state, s.tensor}].push_back({file, e.name, std::move(s.box)});
     }
   }
@@ -150,19 +151,22 @@ Tensor SliceIndex::read(const std::string& state, const std::string& tensor, con
     if (common.length == box.length && missing == box.numel() && found->second.size() == 1) return part;
     const float* from = part.data<float>();
     const int64_t columns = box.rank() == 2 ? box.length[1] : 1;
-    const int64_t width = box.rank() == 2 ? common.length[1] : 1, first = box.rank() == 2 ? common.start[1] : 0;
+    const int64_t width = box.rank() == 2 ? common.length[1] : 1,
+                  first = box.rank() == 2 ? common.start[1] : 0;
     for (int64_t r = 0; r < common.length[0]; ++r)
       for (int64_t c = 0; c < width; ++c, ++from) {
         const int64_t at = (common.start[0] + r) * columns + first + c;
         float& to = result.data<float>()[at];
         uint8_t& mark = covered.data<uint8_t>()[at];
-        check<FileError>(!mark || std::memcmp(&to, from, sizeof to) == 0, what, ": two optimizer files differ in it");
+        check<FileError>(!mark || std::memcmp(&to, from, sizeof to) == 0, what,
+                         ": two optimizer files differ in it");
         missing -= !mark;
         mark = 1;
         to = *from;
       }
   }
-  check<FileError>(missing == 0, what, ": ", missing, " of ", box.numel(), " elements are in none of the optimizer files");
+  check<FileError>(missing == 0, what, ": ", missing, " of ", box.numel(),
+                   " elements are in none of the optimizer files");
   return result;
 }
 

@@ -34,15 +34,22 @@ std::string to_text(const SavedState& s) {
   o["samples"] = s.run.samples;
   o["tokens"] = s.run.tokens;
   o["skipped_in_a_row"] = s.run.skipped_in_a_row;
+  const auto finite_or_null = [](double x) {
+    return std::isfinite(x) ? json::value(x) : json::value(nullptr);
+  };
   o["train_s"] = s.run.train_s;
-  o["best_metric"] = std::isfinite(s.run.best_metric) ? json::value(s.run.best_metric) : json::value(nullptr);
+  o["total_s"] = s.run.total_s;
+  o["first_loss"] = s.run.first_loss;
+  o["best_validation_loss"] = finite_or_null(s.run.best_validation_loss);
+  o["best_metric"] = finite_or_null(s.run.best_metric);
   o["best_step"] = s.run.best_step;
   o["evaluations_without_gain"] = s.run.evaluations_without_gain;
   o["seed"] = std::to_string(s.seed);
   o["data_identity"] = std::to_string(s.data_identity);
   o["optimizer"] = s.optimizer;
   o["states"] = json::array(s.states.begin(), s.states.end());
-  o["layout"] = json::object{{"pipeline", s.mesh.pp}, {"data", s.mesh.dp}, {"tensor", s.mesh.tp}, {"zero", s.zero}};
+  o["layout"] =
+      json::object{{"pipeline", s.mesh.pp}, {"data", s.mesh.dp}, {"tensor", s.mesh.tp}, {"zero", s.zero}};
   return to_json(o, JsonLayout::kIndented);
 }
 
@@ -59,6 +66,9 @@ SavedState read_state(const std::filesystem::path& checkpoint) {
   s.run.tokens = o.integer("tokens", 0);
   s.run.skipped_in_a_row = o.integer("skipped_in_a_row", 0);
   s.run.train_s = o.number("train_s", 0);
+  s.run.total_s = o.number_or("total_s", 0, 0);
+  s.run.first_loss = o.number_or("first_loss", 0);
+  s.run.best_validation_loss = o.number_or("best_validation_loss", std::numeric_limits<double>::infinity());
   s.run.best_metric = o.number_or("best_metric", std::numeric_limits<double>::infinity());
   s.run.best_step = o.integer("best_step", 0);
   s.run.evaluations_without_gain = o.integer("evaluations_without_gain", 0);
@@ -76,17 +86,19 @@ SavedState read_state(const std::filesystem::path& checkpoint) {
 
 void check_same_run(const std::filesystem::path& checkpoint, const SavedState& saved, uint64_t seed,
                     uint64_t data_identity) {
-  check<ConfigError>(saved.seed == seed, checkpoint.string(), ": was saved with run.seed=", saved.seed, ", this run has ",
-                     seed, "; set run.seed=", saved.seed, " to go on, or run.resume=never to start anew");
-  check<ConfigError>(!saved.data_identity || !data_identity || saved.data_identity == data_identity, checkpoint.string(),
-                     ": was saved with other training files or data options, so its position means other samples; give "
-                     "the same data to go on, or run.resume=never to start anew");
+  check<ConfigError>(saved.seed == seed, checkpoint.string(), ": was saved with run.seed=", saved.seed,
+                     ", this run has ", seed, "; set run.seed=", saved.seed,
+                     " to go on, or run.resume=never to start anew");
+  check<ConfigError>(
+      !saved.data_identity || !data_identity || saved.data_identity == data_identity, checkpoint.string(),
+      ": was saved with other training files or data options, so its position means other samples; give "
+      "the same data to go on, or run.resume=never to start anew");
 }
 
 void check_same_model(const std::filesystem::path& checkpoint, const ModelConfig& model) {
-  static const std::set<std::string_view> kFree = {
-      "torch_dtype", "dtype", "embd_pdrop", "attn_pdrop", "resid_pdrop", "attention_dropout", "initializer_range",
-      "bos_token_id", "eos_token_id"};
+  static const std::set<std::string_view> kFree = {"torch_dtype",       "dtype",        "embd_pdrop",
+                                                   "attn_pdrop",        "resid_pdrop",  "attention_dropout",
+                                                   "initializer_range", "bos_token_id", "eos_token_id"};
   ModelConfig saved = ModelConfig::from_directory(checkpoint), wanted = model;
   saved.extra.clear();
   wanted.extra.clear();
@@ -95,8 +107,9 @@ void check_same_model(const std::filesystem::path& checkpoint, const ModelConfig
   for (const auto& item : b) {
     if (kFree.count(item.key())) continue;
     const json::value* other = a.if_contains(item.key());
-    check<FileError>(other && *other == item.value(), where, ": ", item.key(), " is ", other ? to_json(*other) : "absent",
-                     ", the model's is ", to_json(item.value()), "; give the model that was saved, or run.resume=never");
+    check<FileError>(other && *other == item.value(), where, ": ", item.key(), " is ",
+                     other ? to_json(*other) : "absent", ", the model's is ", to_json(item.value()),
+                     "; give the model that was saved, or run.resume=never");
   }
 }
 

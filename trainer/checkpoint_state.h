@@ -25,12 +25,13 @@ std::string to_text(const SavedState& state);
 // Throws FileError.
 SavedState read_state(const std::filesystem::path& checkpoint);
 
-// Throws ConfigError, with what to do, if the checkpoint is of a run with another seed or other data. A data_identity of 0 is
-// not compared.
+// Throws ConfigError, with what to do, if the checkpoint is of a run with another seed or other data. A
+// data_identity of 0 is not compared.
 void check_same_run(const std::filesystem::path& checkpoint, const SavedState& saved, uint64_t seed,
                     uint64_t data_identity);
 
-// Throws FileError unless config.json describes `model`, what affects no result (dropout, dtype, token ids) left out.
+// Throws FileError unless config.json describes `model`, what affects no result (dropout, dtype, token ids)
+// left out.
 void check_same_model(const std::filesystem::path& checkpoint, const ModelConfig& model);
 
 }  // namespace trireme

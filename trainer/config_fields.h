@@ -1,5 +1,6 @@
-// One description for each field of a config: its path, where its value lies, range, unit and text. Reading a file,
-// overrides, the resolved dump, the JSON Schema and "did you mean" all come from this list and nothing else.
+// One description for each field of a config: its path, where its value lies, range, unit and text. Reading a
+// file, overrides, the resolved dump, the JSON Schema and "did you mean" all come from this list and nothing
+// else.
 #pragma once
 
 #include <array>
@@ -28,9 +29,9 @@ struct Choice {
   std::function<void(size_t)> set;
 };
 
-using FieldTarget = std::variant<bool*, int64_t*, double*, std::string*, std::optional<int64_t>*, std::optional<double>*,
-                                 std::array<double, 2>*, std::vector<int64_t>*, std::vector<std::string>*,
-                                 std::vector<DataSource>*, Choice>;
+using FieldTarget = std::variant<bool*, int64_t*, double*, std::string*, std::optional<int64_t>*,
+                                 std::optional<double>*, std::array<double, 2>*, std::vector<int64_t>*,
+                                 std::vector<std::string>*, std::vector<DataSource>*, Choice>;
 
 // Of a number, or of each number of a list.
 struct FieldRange {
@@ -41,7 +42,9 @@ struct FieldRange {
   bool contains(double value) const {
     return (above_min ? value > min : value >= min) && (below_max ? value < max : value <= max);
   }
-  bool bounded() const { return min > -std::numeric_limits<double>::infinity() || max < std::numeric_limits<double>::infinity(); }
+  bool bounded() const {
+    return min > -std::numeric_limits<double>::infinity() || max < std::numeric_limits<double>::infinity();
+  }
   std::string text() const;  // ">= 1", "in [0, 1)"
 };
 
@@ -77,8 +80,8 @@ class FieldList {
     return push(name, FieldTarget(&value), std::move(doc));
   }
   template <class E>
-  ConfigField& choice(const std::string& name, E& value, const std::vector<std::pair<std::string, E>>& choices,
-                      std::string doc) {
+  ConfigField& choice(const std::string& name, E& value,
+                      const std::vector<std::pair<std::string, E>>& choices, std::string doc) {
     Choice choice;
     std::vector<E> values;
     for (const auto& [text, option] : choices) {

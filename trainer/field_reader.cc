@@ -27,7 +27,8 @@ class Reader {
     if (node.type != YamlNode::Type::kList) wrong_type(node);
     if (node.items.size() != out->size())
       fail(node, text("is a list of ", node.items.size(), "; it must be ", wanted(field_)));
-    std::transform(node.items.begin(), node.items.end(), out->begin(), [&](const YamlNode& i) { return number(i); });
+    std::transform(node.items.begin(), node.items.end(), out->begin(),
+                   [&](const YamlNode& i) { return number(i); });
   }
   void operator()(std::vector<int64_t>* out, const YamlNode& node) const {
     if (node.type != YamlNode::Type::kList) wrong_type(node);
@@ -55,8 +56,8 @@ class Reader {
     const auto found = std::find(choice.names.begin(), choice.names.end(), node.scalar);
     if (found == choice.names.end()) {
       const std::string near = nearest_name(node.scalar, choice.names);
-      fail(node, text("is ", describe(node), "; it must be ", wanted(field_), near.empty() ? "" : "; did you mean ", near,
-                      near.empty() ? "" : "?"));
+      fail(node, text("is ", describe(node), "; it must be ", wanted(field_),
+                      near.empty() ? "" : "; did you mean ", near, near.empty() ? "" : "?"));
     }
     choice.set(static_cast<size_t>(found - choice.names.begin()));
   }
@@ -81,7 +82,8 @@ class Reader {
   void check_range(const YamlNode& node, double value) const {
     if (field_.range.contains(value)) return;
     const char* unit = field_.unit_name.empty() ? "" : " ";
-    fail(node, text("is ", node.scalar, ", out of range; it must be ", field_.range.text(), unit, field_.unit_name));
+    fail(node, text("is ", node.scalar, ", out of range; it must be ", field_.range.text(), unit,
+                    field_.unit_name));
   }
 
   int64_t integer(const YamlNode& node) const {
@@ -94,7 +96,9 @@ class Reader {
     }
     if (!is_scalar(node, ScalarKind::kInteger)) wrong_type(node);
     const auto value = parse_integer(node.scalar);
-    if (!value) fail(node, text("is ", describe(node), ", which does not fit 64 bits; it must be ", wanted_with_range()));
+    if (!value)
+      fail(node,
+           text("is ", describe(node), ", which does not fit 64 bits; it must be ", wanted_with_range()));
     check_range(node, static_cast<double>(*value));
     return *value;
   }
@@ -102,13 +106,16 @@ class Reader {
   double number(const YamlNode& node) const {
     if (!is_scalar(node, ScalarKind::kInteger) && !is_scalar(node, ScalarKind::kFloat)) wrong_type(node);
     const auto value = parse_number(node.scalar);
-    if (!value) fail(node, text("is ", describe(node), ", which does not fit a double; it must be ", wanted_with_range()));
+    if (!value)
+      fail(node,
+           text("is ", describe(node), ", which does not fit a double; it must be ", wanted_with_range()));
     check_range(node, *value);
     return *value;
   }
 
   std::string string(const YamlNode& node) const {
-    const bool verbatim = origin_.from_command_line() && node.type == YamlNode::Type::kScalar && !node.is_null();
+    const bool verbatim =
+        origin_.from_command_line() && node.type == YamlNode::Type::kScalar && !node.is_null();
     if (verbatim || is_scalar(node, ScalarKind::kString)) {
       if (node.scalar.find('\0') != std::string::npos) fail(node, "holds a NUL character; remove it");
       return node.scalar;
@@ -156,7 +163,8 @@ std::string ValueOrigin::subject(int line, int column, const std::string& path) 
 }
 
 void set_field(const ConfigField& field, const YamlNode& node, const ValueOrigin& origin) {
-  std::visit([reader = Reader(field, origin), &node](const auto& target) { reader(target, node); }, field.target);
+  std::visit([reader = Reader(field, origin), &node](const auto& target) { reader(target, node); },
+             field.target);
 }
 
 void reset_field(const ConfigField& field, const ConfigField& other) {

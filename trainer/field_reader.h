@@ -19,7 +19,8 @@ struct ValueOrigin {
 
 // Sets what `field` points to. Throws ConfigError for a wrong type or a value out of range:
 //   f.yaml:3:5: train.steps is the string "many"; it must be an integer in [1, 1000000000000]
-// null is not handled here but by reset_field(). On the command line a string needs no quotes, whatever it looks like.
+// null is not handled here but by reset_field(). On the command line a string needs no quotes, whatever it
+// looks like.
 void set_field(const ConfigField& field, const YamlNode& node, const ValueOrigin& origin);
 
 // Copies the value of `other`, the same field of another config object.

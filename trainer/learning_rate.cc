@@ -14,9 +14,10 @@ double LearningRateSchedule::at(int64_t step) const {
     length = decay_steps ? decay_steps : std::max<int64_t>(1, total_steps / 10);
     begin = std::max(warmup_steps, total_steps - length);
   }
-  const double progress =
-      std::clamp(static_cast<double>(step - begin) / static_cast<double>(std::max<int64_t>(1, length)), 0.0, 1.0);
-  const double left = kind == LearningRateKind::kCosine ? 0.5 * (1 + std::cos(std::numbers::pi * progress)) : 1 - progress;
+  const double progress = std::clamp(
+      static_cast<double>(step - begin) / static_cast<double>(std::max<int64_t>(1, length)), 0.0, 1.0);
+  const double left =
+      kind == LearningRateKind::kCosine ? 0.5 * (1 + std::cos(std::numbers::pi * progress)) : 1 - progress;
   return minimum + (peak - minimum) * left;
 }
 

@@ -50,7 +50,8 @@ struct Reporter::Impl {
     for (const boost::json::object& line : log->take_kept()) {
       const boost::json::value* loss = line.if_contains("loss");
       if (!loss) continue;
-      const double value = loss->is_number() ? loss->to_number<double>() : std::numeric_limits<double>::quiet_NaN();
+      const double value =
+          loss->is_number() ? loss->to_number<double>() : std::numeric_limits<double>::quiet_NaN();
       const double step = static_cast<double>(line.at("step").to_number<int64_t>());
       if (line.at("type") == "step") add(training, step, value);
       if (line.at("type") == "evaluation") add(validation, step, value);

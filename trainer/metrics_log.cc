@@ -61,6 +61,7 @@ boost::json::object to_json_line(const RunSummary& s) {
           {"tokens_per_s", finite_or_null(s.tokens_per_s)},
           {"mfu", s.mfu > 0 ? finite_or_null(s.mfu) : boost::json::value(nullptr)},
           {"total_s", finite_or_null(s.total_s)},
+          {"earlier_s", finite_or_null(s.earlier_s)},
           {"compute_s", finite_or_null(s.compute_s)},
           {"communication_s", finite_or_null(s.communication_s)},
           {"bubble_s", finite_or_null(s.bubble_s)},

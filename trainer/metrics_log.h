@@ -1,5 +1,6 @@
-// metrics.jsonl: what a run measured, one JSON object a line, each with "type" ("step", "evaluation", "summary"),
-// "step" and "time" (seconds since 1970). Numbers that JSON cannot hold (NaN, infinities) and those not known are null.
+// metrics.jsonl: what a run measured, one JSON object a line, each with "type" ("step", "evaluation",
+// "summary"), "step" and "time" (seconds since 1970). Numbers that JSON cannot hold (NaN, infinities) and
+// those not known are null.
 #pragma once
 
 #include <boost/json.hpp>
@@ -21,9 +22,9 @@ boost::json::object to_json_line(const RunSummary& summary);
 
 class MetricsLog {
  public:
-  // Opens the file, or makes it. Lines past resume_step are dropped (for 0 all), as is what is no such object, e.g. the
-  // last line of a run that was killed within it; where there are any, the file is replaced as a whole.
-  // Throws FileError, also for a file above 1 GiB.
+  // Opens the file, or makes it. Lines past resume_step are dropped (for 0 all), as is what is no such
+  // object, e.g. the last line of a run that was killed within it; where there are any, the file is replaced
+  // as a whole. Throws FileError, also for a file above 1 GiB.
   MetricsLog(const std::filesystem::path& path, int64_t resume_step);
 
   // The lines that were there and stay, in their order. Once only.

@@ -7,8 +7,8 @@
 namespace trireme {
 namespace {
 
-// ModelConfig names the file and the key of what is wrong ("FILE: model.KEY ..."). Where the key was given in the run
-// config, its line takes the file's place.
+// ModelConfig names the file and the key of what is wrong ("FILE: model.KEY ..."). Where the key was given in
+// the run config, its line takes the file's place.
 std::string with_origin(const RunConfig& config, const std::string& message) {
   const std::string prefix = config.source + ": model.";
   if (!message.starts_with(prefix)) return message;
@@ -41,7 +41,8 @@ ModelConfig load_model_config(const RunConfig& config) {
   } catch (const FileError& e) {
     throw ConfigError("model.from=" + model.from + ": " + e.what());
   }
-  // Only the section's own keys are refused when unknown: those of the file that no one reads are left out of this check.
+  // Only the section's own keys are refused when unknown: those of the file that no one reads are left out of
+  // this check.
   boost::json::object checked = merged;
   for (const auto& item : ModelConfig::from_json(merged, path.string(), UnknownKeys::kKeep).extra)
     checked.erase(item.key());

@@ -100,8 +100,8 @@ std::string step_line(const StepMetrics& m, int64_t total_steps) {
 }
 
 std::string evaluation_line(const EvaluationMetrics& m) {
-  return text("step ", m.step, "  validation loss ", formatted("%.4f  perplexity %.4g", m.loss, std::exp(m.loss)),
-              m.best ? "  best so far" : "");
+  return text("step ", m.step, "  validation loss ",
+              formatted("%.4f  perplexity %.4g", m.loss, std::exp(m.loss)), m.best ? "  best so far" : "");
 }
 
 Progress::Progress(std::ostream& out, ProgressStyle style, int64_t total_steps, int width)
@@ -118,7 +118,8 @@ void Progress::step(const StepMetrics& m, bool log) {
   if (!log && !bar_.empty() && now - drawn_ < kRedrawEvery) return;
   drawn_ = now;
   const double share =
-      total_steps_ > 0 ? std::clamp(static_cast<double>(m.step) / static_cast<double>(total_steps_), 0.0, 1.0) : 0;
+      total_steps_ > 0 ? std::clamp(static_cast<double>(m.step) / static_cast<double>(total_steps_), 0.0, 1.0)
+                       : 0;
   const int filled = static_cast<int>(share * kBarColumns);
   bar_ = '[' + std::string(filled, '=') + std::string(kBarColumns - filled, ' ') +
          text("] ", m.step, '/', total_steps_, "  ", figures(m));

@@ -64,15 +64,17 @@ std::string suggestion(const FieldList& list, const std::string& path) {
 
 class Loader {
  public:
-  explicit Loader(const std::string& source) : list_(fields_of(config_)), default_list_(fields_of(defaults_)) {
+  explicit Loader(const std::string& source)
+      : list_(fields_of(config_)), default_list_(fields_of(defaults_)) {
     config_.source = source;
   }
 
   void read_file(const YamlNode& root) {
     origin_ = {config_.source, ""};
     if (root.is_null()) return;
-    check<ConfigError>(root.type == YamlNode::Type::kMap, yaml_position(config_.source, root.line, root.column), "is ",
-                       describe(root), "; it must be a map of sections: run, model, data, train, ...");
+    check<ConfigError>(root.type == YamlNode::Type::kMap,
+                       yaml_position(config_.source, root.line, root.column), "is ", describe(root),
+                       "; it must be a map of sections: run, model, data, train, ...");
     for (const auto& entry : root.entries) {
       if (entry.key == "model") read_model(entry);
       else read_entry("", entry);
@@ -92,7 +94,8 @@ class Loader {
     } else if (const ConfigField* field = list_.find(path)) {
       set(*field, value);
     } else if (path == "model" || list_.is_section(path)) {
-      throw ConfigError(text("command line: ", excerpt(argument, 120), " sets a whole section; write ", path, ".KEY=value"));
+      throw ConfigError(text("command line: ", excerpt(argument, 120), " sets a whole section; write ", path,
+                             ".KEY=value"));
     } else {
       unknown(path, origin_.subject(0, 0, path));
     }
@@ -102,12 +105,13 @@ class Loader {
     for (const ConfigField& field : list_.fields())
       check<ConfigError>(!field.is_required || given_.contains(field.path), config_.source, ": ", field.path,
                          " is missing; give ", field.doc);
-    check<ConfigError>(!config_.model.from.empty() || config_.model.keys.contains("model_type"), config_.source,
-                       ": model.model_type is missing; name the family, or give model.from");
+    check<ConfigError>(!config_.model.from.empty() || config_.model.keys.contains("model_type"),
+                       config_.source, ": model.model_type is missing; name the family, or give model.from");
     if (config_.run.name.empty()) config_.run.name = default_name;
     const std::string& name = config_.run.name;
-    check<ConfigError>(name != "." && name != ".." && name.size() <= 200 && name.find('/') == std::string::npos,
-                       config_.source, ": run.name=", name, " is not a plain file name of at most 200 bytes");
+    check<ConfigError>(
+        name != "." && name != ".." && name.size() <= 200 && name.find('/') == std::string::npos,
+        config_.source, ": run.name=", name, " is not a plain file name of at most 200 bytes");
     if (config_.run.dir.empty()) config_.run.dir = "runs/" + name;
     if (config_.model.from.empty()) load_model_config(config_);
     return std::move(config_);
@@ -124,7 +128,8 @@ class Loader {
     const std::string path = section.empty() ? entry.key : section + "." + entry.key;
     const std::string subject = origin_.subject(entry.line, entry.column, path);
     if (entry.key.find('.') != std::string::npos)
-      throw ConfigError(text(subject, " has a dot in its name; nest it: ", parent(path), ": {", last_name(path), ": ...}"));
+      throw ConfigError(
+          text(subject, " has a dot in its name; nest it: ", parent(path), ": {", last_name(path), ": ...}"));
     if (list_.is_section(path)) {
       if (entry.value.is_null()) return;
       check<ConfigError>(entry.value.type == YamlNode::Type::kMap, subject, " is ", describe(entry.value),
@@ -149,8 +154,9 @@ class Loader {
 
   void read_model(const YamlNode::Entry& entry) {
     if (entry.value.is_null()) return;
-    check<ConfigError>(entry.value.type == YamlNode::Type::kMap, origin_.subject(entry.line, entry.column, "model"), " is ",
-                       describe(entry.value), "; it must be a map of keys");
+    check<ConfigError>(entry.value.type == YamlNode::Type::kMap,
+                       origin_.subject(entry.line, entry.column, "model"), " is ", describe(entry.value),
+                       "; it must be a map of keys");
     for (const auto& child : entry.value.entries) read_model_key(child.key, child.value);
   }
 
@@ -164,7 +170,8 @@ class Loader {
       else set_field(field, value, origin_);
       return;
     }
-    std::string where = origin_.from_command_line() ? "command line" : yaml_position(config_.source, value.line, value.column);
+    std::string where = origin_.from_command_line() ? "command line"
+                                                    : yaml_position(config_.source, value.line, value.column);
     while (where.ends_with(' ') || where.ends_with(':')) where.pop_back();
     model.keys[key] = yaml_to_json(value, where);
     model.origins[key] = where;
@@ -212,7 +219,8 @@ RunConfig load_run_config(const std::filesystem::path& path, const std::vector<s
   return load(read_yaml(path), path.string(), path.stem().string(), overrides);
 }
 
-RunConfig parse_run_config(std::string_view yaml, const std::string& source, const std::vector<std::string>& overrides) {
+RunConfig parse_run_config(std::string_view yaml, const std::string& source,
+                           const std::vector<std::string>& overrides) {
   return load(parse_yaml(yaml, source), source, "run", overrides);
 }
 

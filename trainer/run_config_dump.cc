@@ -35,7 +35,8 @@ void dump_model(const ModelSection& model, bool comments, std::string& out) {
   out += "\n";
   for (const auto& item : model.keys) {
     const auto* string = item.value().if_string();
-    out += "  " + yaml_string(item.key()) + ": " + (string ? yaml_string(*string) : to_json(item.value())) + "\n";
+    out += "  " + yaml_string(item.key()) + ": " + (string ? yaml_string(*string) : to_json(item.value())) +
+           "\n";
   }
 }
 
@@ -52,7 +53,8 @@ std::string dump_run_config(const RunConfig& config, bool comments) {
       section = parent;
       const auto described = std::find_if(list.sections().begin(), list.sections().end(),
                                           [&](const ConfigSection& s) { return s.path == parent; });
-      out += indent_of(parent) + name_of_path(parent) + ":" + (comments ? "  # " + described->doc : "") + "\n";
+      out +=
+          indent_of(parent) + name_of_path(parent) + ":" + (comments ? "  # " + described->doc : "") + "\n";
     }
     out += indent_of(field.path) + name_of_path(field.path) + ": " + yaml_value(field.target) +
            (comments ? "  # " + comment_of(field) : "") + "\n";

@@ -51,7 +51,9 @@ struct SchemaOf {
     s["minItems"] = s["maxItems"] = 2;
     return s;
   }
-  json::object operator()(const std::vector<int64_t>*) const { return list_schema(number_schema("integer", range)); }
+  json::object operator()(const std::vector<int64_t>*) const {
+    return list_schema(number_schema("integer", range));
+  }
   json::object operator()(const std::vector<std::string>*) const {
     return {{"anyOf", {json::object{{"type", "string"}}, list_schema({{"type", "string"}})}}};
   }
@@ -74,7 +76,10 @@ json::object field_schema(const ConfigField& field) {
 }
 
 json::object object_schema(const std::string& doc) {
-  return {{"type", "object"}, {"description", doc}, {"properties", json::object()}, {"additionalProperties", false}};
+  return {{"type", "object"},
+          {"description", doc},
+          {"properties", json::object()},
+          {"additionalProperties", false}};
 }
 
 // The family decides which keys it knows; here only those are named that every run gives or is likely to.
@@ -83,9 +88,9 @@ json::object model_schema() {
   json::object& keys = s["properties"].as_object();
   keys["from"] = {{"type", "string"}, {"description", "folder with config.json and weights to start from"}};
   keys["model_type"] = {{"type", "string"}, {"description", "the family: gpt2, llama"}};
-  for (const char* key : {"vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-                          "head_dim", "intermediate_size", "max_position_embeddings", "n_embd", "n_layer", "n_head",
-                          "n_inner", "n_positions"})
+  for (const char* key : {"vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
+                          "num_key_value_heads", "head_dim", "intermediate_size", "max_position_embeddings",
+                          "n_embd", "n_layer", "n_head", "n_inner", "n_positions"})
     keys[key] = {{"type", {"integer", "null"}}, {"minimum", 1}};
   for (const char* key : {"embd_pdrop", "attn_pdrop", "resid_pdrop", "attention_dropout"})
     keys[key] = {{"type", {"number", "null"}}, {"minimum", 0}, {"exclusiveMaximum", 1}};
@@ -104,7 +109,8 @@ json::object run_config_schema() {
   RunConfig defaults;
   const FieldList list = fields_of(defaults);
   json::object root = object_schema("one run of trireme");
-  json::object schema = {{"$schema", "https://json-schema.org/draft/2020-12/schema"}, {"title", "trireme run config"}};
+  json::object schema = {{"$schema", "https://json-schema.org/draft/2020-12/schema"},
+                         {"title", "trireme run config"}};
   for (auto& item : root) schema[item.key()] = std::move(item.value());
 
   // The object of a section, by its dotted path. Sections come before what they hold.

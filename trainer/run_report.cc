@@ -30,16 +30,23 @@ std::string summary_table(const RunSummary& s) {
   std::string out = "summary of the run";
   row(out, "steps", text(s.steps));
   row(out, "tokens", format_count(static_cast<double>(s.tokens)));
-  row(out, "time", format_duration(s.total_s));
+  row(out, "time",
+      format_duration(s.total_s) +
+          (s.earlier_s > 0 ? ", and " + format_duration(s.earlier_s) + " in the starts before" : ""));
   row(out, "tokens/s", format_count(s.tokens_per_s));
   if (s.mfu > 0) row(out, "MFU", number("%.1f%%", 100 * s.mfu));
   if (s.peak_memory_bytes > 0) row(out, "peak memory", format_bytes(s.peak_memory_bytes) + " (largest rank)");
   const struct {
     const char* name;
     double seconds;
-  } shares[] = {{"compute", s.compute_s},       {"communication", s.communication_s}, {"pipeline bubble", s.bubble_s},
-                {"optimizer", s.optimizer_s},   {"data", s.data_s},                   {"evaluation", s.evaluation_s},
-                {"checkpoint", s.checkpoint_s}, {"other", s.other_s}};
+  } shares[] = {{"compute", s.compute_s},
+                {"communication", s.communication_s},
+                {"pipeline bubble", s.bubble_s},
+                {"optimizer", s.optimizer_s},
+                {"data", s.data_s},
+                {"evaluation", s.evaluation_s},
+                {"checkpoint", s.checkpoint_s},
+                {"other", s.other_s}};
   out += "\n  share of the time";
   for (const auto& share : shares) {
     char line[96];
@@ -51,7 +58,8 @@ std::string summary_table(const RunSummary& s) {
   row(out, "loss", number("%.4f first, ", s.first_loss) + number("%.4f last", s.last_loss));
   if (std::isfinite(s.best_validation_loss) && s.best_validation_loss > 0)
     row(out, "best validation loss",
-        number("%.4f", s.best_validation_loss) + number(" (perplexity %.4g)", std::exp(s.best_validation_loss)));
+        number("%.4f", s.best_validation_loss) +
+            number(" (perplexity %.4g)", std::exp(s.best_validation_loss)));
   return out;
 }
 
@@ -61,7 +69,8 @@ std::string curve_svg(const Series& training, const Series& validation) {
     Series raw{.name = "training", .x = training.x, .y = training.y};
     if (raw.x.size() >= kMinPointsToSmooth) {
       const int window = static_cast<int>(std::clamp<size_t>(raw.x.size() / 25, 5, 1000));
-      Series smooth{.name = text("training, mean of ", window), .x = raw.x, .y = moving_average(raw.y, window)};
+      Series smooth{
+          .name = text("training, mean of ", window), .x = raw.x, .y = moving_average(raw.y, window)};
       raw.faint = true;
       series = {std::move(raw), std::move(smooth)};
     } else {

@@ -8,12 +8,12 @@
 
 namespace trireme {
 
-// The table, lines of "name  value" under a heading, ending without a newline. What is not known (an MFU of 0, no
-// validation) is left out.
+// The table, lines of "name  value" under a heading, ending without a newline. What is not known (an MFU of
+// 0, no validation) is left out.
 std::string summary_table(const RunSummary& summary);
 
-// Training loss and its moving average, and validation loss, each by step, as SVG. x and y of the two series alone are
-// read; points that are not finite leave gaps.
+// Training loss and its moving average, and validation loss, each by step, as SVG. x and y of the two series
+// alone are read; points that are not finite leave gaps.
 std::string curve_svg(const Series& training, const Series& validation);
 
 }  // namespace trireme

@@ -1,5 +1,5 @@
-// Where a run is: all that is not weights or optimizer state. Random numbers and data order are functions of the seed
-// and these counts, so nothing else is needed to go on.
+// Where a run is: all that is not weights or optimizer state. Random numbers and data order are functions of
+// the seed and these counts, so nothing else is needed to go on.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,10 @@ struct RunState {
   int64_t samples = 0;          // data position: the next sample's number
   int64_t tokens = 0;           // labelled tokens trained on
   int64_t skipped_in_a_row = 0;
-  double train_s = 0;           // effective training time over all starts
+  double train_s = 0;           // in steps that counted, over all starts
+  double total_s = 0;           // of all starts, each up to its last save
+  double first_loss = 0;        // of the run's first step that had one; 0: none yet
+  double best_validation_loss = std::numeric_limits<double>::infinity();
   double best_metric = std::numeric_limits<double>::infinity();  // of early stopping and keep-best
   int64_t best_step = 0;
   int64_t evaluations_without_gain = 0;

@@ -58,7 +58,8 @@ void put_bytes(std::string& out, uint32_t field, std::string_view value) {
 }
 
 // Field numbers of Event, Summary, Summary.Value and SessionLog.
-constexpr uint32_t kEventWallTime = 1, kEventStep = 2, kEventFileVersion = 3, kEventSummary = 5, kEventSessionLog = 7;
+constexpr uint32_t kEventWallTime = 1, kEventStep = 2, kEventFileVersion = 3, kEventSummary = 5,
+                   kEventSessionLog = 7;
 constexpr uint32_t kSummaryValue = 1, kValueTag = 1, kValueSimpleValue = 2, kSessionLogStatus = 1;
 constexpr int64_t kSessionStart = 1;
 

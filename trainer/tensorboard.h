@@ -15,8 +15,8 @@ namespace trireme {
 // CRC-32C (Castagnoli; RFC 3720, B.4).
 uint32_t crc32c(std::string_view bytes);
 
-// A record as TFRecord files hold it: u64 length, masked crc32c of those 8 bytes, the bytes, their masked crc32c; all
-// little-endian. Masked: rotated right by 15 bits, plus 0xa282ead8.
+// A record as TFRecord files hold it: u64 length, masked crc32c of those 8 bytes, the bytes, their masked
+// crc32c; all little-endian. Masked: rotated right by 15 bits, plus 0xa282ead8.
 std::string tfrecord(std::string_view bytes);
 
 struct Scalar {
@@ -33,8 +33,8 @@ std::string restart_event(double wall_time, int64_t step);
 // A new file DIR/events.out.tfevents.TIME.HOST.PID; readers take all of a folder in the order of their names.
 class EventFile {
  public:
-  // The run goes on after resume_step (0: starts): what earlier files of the folder say of later steps is void.
-  // Throws FileError.
+  // The run goes on after resume_step (0: starts): what earlier files of the folder say of later steps is
+  // void. Throws FileError.
   EventFile(const std::filesystem::path& dir, int64_t resume_step);
 
   // Flushed. Throws FileError; the file then ends with the record before.

@@ -10,7 +10,6 @@
 #include <numeric>
 
 #include "base/files.h"
-#include "data/tokenizer_files.h"
 #include "model/cost.h"
 #include "model/load_weights.h"
 #include "parallel/tensor_collectives.h"
@@ -21,59 +20,14 @@
 #include "trainer/checkpoint.h"
 #include "trainer/learning_rate.h"
 #include "trainer/metrics.h"
-#include "trainer/model_section.h"
+#include "trainer/run_setup.h"
 #include "trainer/train_step.h"
-#include "trainer/validate.h"
 
 namespace trireme {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
-
-// What must be known before memory is taken.
-struct Setup {
-  ModelConfig model;
-  std::unique_ptr<SampleSource> train, validation;
-  RunPlan plan;
-  int64_t total_steps = 0;
-
-  Setup(const RunConfig& config, int world_size) {
-    check_paths(config);
-    check<ConfigError>(config.train.early_stopping.patience == 0 || !config.checkpoint.keep_best ||
-                           config.train.early_stopping.metric == config.checkpoint.best_metric,
-                       "checkpoint.best_metric and train.early_stopping.metric differ; a run follows one metric, give "
-                       "both the same");
-    model = load_model_config(config);
-    std::optional<int64_t> tokenizer_size;
-    if (!config.tokenizer.path.empty()) {
-      // What the model will be saved with: a reader of the checkpoint must know which tokens begin and end a text.
-      const Tokenizer tokenizer = load_tokenizer(config.tokenizer.path);
-      tokenizer_size = tokenizer.vocab_size();
-      if (!model.bos_token_id && tokenizer.bos_id()) model.bos_token_id = *tokenizer.bos_id();
-      if (model.eos_token_ids.empty() && tokenizer.eos_id()) model.eos_token_ids = {*tokenizer.eos_id()};
-    }
-    SampleOptions options{config.data.sequence_length, config.data.packing, config.data.reset_positions,
-                          config.data.shuffle, static_cast<uint64_t>(config.run.seed)};
-    std::vector<SampleSource::File> files;
-    for (const DataSource& s : config.data.train) files.push_back({s.path, s.weight});
-    train = std::make_unique<SampleSource>(files, options);
-    check_vocabulary(config, model, tokenizer_size, train->vocabulary());
-    if (!config.data.validation.empty()) {
-      files.clear();
-      for (const std::string& path : config.data.validation) files.push_back({path, 1});
-      options.shuffle = false;
-      validation = std::make_unique<SampleSource>(files, options);
-      check_vocabulary(config, model, tokenizer_size, validation->vocabulary());
-    }
-    plan = validate(config, model, {world_size, false, train->samples_per_epoch()});
-    total_steps = plan.total_steps.value();
-  }
-  int64_t validation_samples(const RunConfig& config) const {
-    const int64_t all = validation->samples_per_epoch();
-    return config.data.validation_samples ? std::min(config.data.validation_samples, all) : all;
-  }
-};
 
 MeshShape mesh_shape(const RunConfig& config, const RunPlan& plan) {
   MeshShape shape;
@@ -104,7 +58,7 @@ struct Times {
 
 class Run {
  public:
-  Run(Communicator& world, const RunConfig& config, const Setup& setup, const TrainHooks& hooks)
+  Run(Communicator& world, const RunConfig& config, const RunSetup& setup, const TrainHooks& hooks)
       : world_(world),
         config_(config),
         setup_(setup),
@@ -159,15 +113,6 @@ class Run {
     agreed(world_, [&] { load_weights(model_, WeightSource::open(config_.model.from)); });
   }
 
-  // Identity of what the sample numbers mean: a resumed run must see the same data.
-  uint64_t data_identity() const {
-    std::string words = text(config_.data.sequence_length, ' ', static_cast<int>(config_.data.packing), ' ',
-                             config_.data.shuffle, ' ', config_.data.reset_positions);
-    for (size_t i = 0; i < config_.data.train.size(); ++i)
-      words += text(' ', setup_.train->files()[i].content_hash(), '*', config_.data.train[i].weight);
-    return hash_bytes(std::as_bytes(std::span(words.data(), words.size()))).low;
-  }
-
   void prepare_folder() {
     if (!rank0()) return;
     const std::filesystem::path dir = config_.run.dir;
@@ -183,7 +128,7 @@ class Run {
     options.tokenizer = config_.tokenizer.path;
     options.run_yaml = dump_run_config(config_);
     options.seed = static_cast<uint64_t>(config_.run.seed);
-    options.data_identity = data_identity();
+    options.data_identity = setup_.data_identity(config_);
     options.keep_last = config_.checkpoint.keep_last;
     options.async = config_.checkpoint.async;
     checkpointer_ = std::make_unique<Checkpointer>(model_, buckets_, *optimizer_, options);
@@ -208,6 +153,7 @@ class Run {
     }
     state_ = checkpointer_->load(found);
     start_step_ = state_.step;
+    earlier_s_ = state_.total_s;
     resumed_from_ = found;
   }
 
@@ -257,10 +203,10 @@ class Run {
       state_.updates += !result.skipped;
       state_.skipped_in_a_row = result.skipped ? state_.skipped_in_a_row + 1 : 0;
       state_.tokens += result.skipped ? 0 : result.tokens;
-      if (first_loss_ == 0) first_loss_ = result.loss;
+      if (state_.first_loss == 0 && std::isfinite(result.loss)) state_.first_loss = result.loss;
       if (!result.skipped) last_loss_ = result.loss;
       const double step_s = seconds_since(begin);
-      state_.train_s += step_s;
+      state_.train_s += result.skipped ? 0 : step_s;
       interval_s += step_s;
       interval_tokens += result.tokens;
       ++interval_steps;
@@ -336,7 +282,7 @@ class Run {
     } else {
       ++state_.evaluations_without_gain;
     }
-    best_validation_ = std::min(best_validation_, r.loss);
+    state_.best_validation_loss = std::min(state_.best_validation_loss, r.loss);
     times_.evaluation += seconds_since(begin);
     if (rank0()) reporter_->evaluation({state_.step, r.loss, best});
     return early.patience > 0 && state_.evaluations_without_gain >= early.patience;
@@ -345,6 +291,7 @@ class Run {
   void save(bool wait) {
     const Clock::time_point begin = Clock::now();
     activity("saving a checkpoint");
+    state_.total_s = earlier_s_ + seconds_since(started_);
     report_save(checkpointer_->save(state_, best_pending_));
     best_pending_ = false;
     saved_step_ = state_.step;
@@ -405,11 +352,12 @@ class Run {
     s.other_s = std::max(0.0, s.total_s - std::accumulate(mean.begin(), mean.end(), 0.0));
     s.tokens_per_s = state_.train_s > 0 ? static_cast<double>(state_.tokens) / state_.train_s : 0;
     s.mfu = s.tokens_per_s * flops_share_;
-    s.effective_time_ratio = (s.compute_s + s.communication_s + s.bubble_s + s.optimizer_s + s.data_s) / s.total_s;
+    s.earlier_s = earlier_s_;
+    s.effective_time_ratio = state_.train_s / (earlier_s_ + s.total_s);
     s.peak_memory_bytes = peak_memory_;
-    s.first_loss = first_loss_;
+    s.first_loss = state_.first_loss;
     s.last_loss = last_loss_;
-    s.best_validation_loss = best_validation_;
+    s.best_validation_loss = state_.best_validation_loss;
     reporter_->summary(s);
   }
 
@@ -417,7 +365,7 @@ class Run {
 
   Communicator& world_;
   const RunConfig& config_;
-  const Setup& setup_;
+  const RunSetup& setup_;
   const TrainHooks& hooks_;
   const Clock::time_point started_;
   Mesh mesh_;
@@ -432,8 +380,7 @@ class Run {
   RunState state_;
   Times times_;
   std::string resumed_from_;
-  double flops_share_ = 0, first_loss_ = 0, last_loss_ = 0;
-  double best_validation_ = std::numeric_limits<double>::infinity();
+  double flops_share_ = 0, last_loss_ = 0, earlier_s_ = 0;
   size_t peak_memory_ = 0;
   int64_t start_step_ = 0, retry_at_ = -1, saved_step_ = -1;
   bool best_pending_ = false;
@@ -442,8 +389,8 @@ class Run {
 }  // namespace
 
 int train(Communicator& world, const RunConfig& config, const TrainHooks& hooks) {
-  std::unique_ptr<Setup> setup;
-  agreed(world, [&] { setup = std::make_unique<Setup>(config, world.size()); });
+  std::unique_ptr<RunSetup> setup;
+  agreed(world, [&] { setup = std::make_unique<RunSetup>(config, world.size()); });
   set_num_threads(config.run.threads ? static_cast<int>(config.run.threads) : threads_for(ranks_on_host(world)));
   // Memory is taken here: a rank that has too little says so to all.
   std::unique_ptr<Run> run;

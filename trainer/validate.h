@@ -1,5 +1,5 @@
-// What fits together in a run: the config, the model and the ranks it is started on. All of it is arithmetic, done before
-// memory is taken or a collective entered.
+// What fits together in a run: the config, the model and the ranks it is started on. All of it is arithmetic,
+// done before memory is taken or a collective entered.
 #pragma once
 
 #include <cstdint>
@@ -26,22 +26,23 @@ struct RunPlan {
   int64_t tokens_per_step = 0;        // over all ranks: global_batch * sequence_length
   int64_t tokens_per_micro_batch = 0;  // of one forward on one data rank
   std::optional<int64_t> total_steps;  // empty while epochs are asked for and samples_per_epoch is unknown
-  int64_t decay_steps = 0;             // train.decay_steps with its 0 resolved; 0 while total_steps is unknown
+  int64_t decay_steps = 0;            // train.decay_steps with its 0 resolved; 0 while total_steps is unknown
   std::vector<int> layers_per_stage;  // one for each of pipeline * chunks virtual stages
   std::vector<std::string> warnings;  // allowed, but likely not meant; one line each
 };
 
-// Throws ConfigError, one line, for what cannot run: "parallel.pipeline=5 does not divide model.num_hidden_layers=32; use a
-// divisor of 32 or give parallel.layers_per_stage".
+// Throws ConfigError, one line, for what cannot run: "parallel.pipeline=5 does not divide
+// model.num_hidden_layers=32; use a divisor of 32 or give parallel.layers_per_stage".
 RunPlan validate(const RunConfig& config, const ModelConfig& model, const RunEnvironment& environment);
 
 // Throws ConfigError naming the field and the path if model.from, tokenizer.path or a data file is not there.
 void check_paths(const RunConfig& config);
 
-// Neither the tokenizer's vocabulary nor that of the prepared data (TokenFile::vocabulary()) may be larger than the
-// model's. Throws ConfigError naming both numbers. A larger model vocabulary is fine: its last rows are never seen.
-void check_vocabulary(const RunConfig& config, const ModelConfig& model, std::optional<int64_t> tokenizer_size,
-                      std::optional<int64_t> data_vocabulary);
+// Neither the tokenizer's vocabulary nor that of the prepared data (TokenFile::vocabulary()) may be larger
+// than the model's. Throws ConfigError naming both numbers. A larger model vocabulary is fine: its last rows
+// are never seen.
+void check_vocabulary(const RunConfig& config, const ModelConfig& model,
+                      std::optional<int64_t> tokenizer_size, std::optional<int64_t> data_vocabulary);
 
 // A few lines for people: layout, batch and steps. Printed by --dry-run and at the start of a run.
 std::string describe_plan(const RunConfig& config, const RunPlan& plan);

@@ -10,6 +10,7 @@
 
 #include "base/axis.h"
 #include "base/text_chart.h"
+#include "tests/errors.h"
 
 namespace trireme {
 namespace {
@@ -65,6 +66,7 @@ std::vector<std::string> labels(const Axis& axis) {
   return result;
 }
 
+using testing::message_of;
 using Strings = std::vector<std::string>;
 
 TEST(Axis, TicksAreRound) {
@@ -234,16 +236,6 @@ TEST(LineChart, ExtremeValuesAreDrawn) {
       EXPECT_EQ(svg.find("inf"), std::string::npos);
       expect_well_formed(svg);
     }
-}
-
-template <class E>
-std::string message_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const E& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 TEST(LineChart, RefusesSeriesThatDoNotFit) {

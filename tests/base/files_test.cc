@@ -10,6 +10,7 @@
 #include <random>
 
 #include "base/mapped_file.h"
+#include "tests/errors.h"
 #include "tests/test_data.h"
 
 namespace trireme {
@@ -17,14 +18,7 @@ namespace {
 
 using testing::TempDir;
 
-std::string error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const FileError& e) {
-    return e.what();
-  }
-  return "no error";
-}
+std::string error_of(const std::function<void()>& f) { return testing::message_of<FileError>(f); }
 
 std::string random_bytes(size_t size, int seed) {
   std::mt19937 random(seed);

@@ -9,18 +9,12 @@
 #include <random>
 
 #include "base/utf8.h"
+#include "tests/errors.h"
 
 namespace trireme {
 namespace {
 
-std::string error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const FileError& e) {
-    return e.what();
-  }
-  return "no error";
-}
+std::string error_of(const std::function<void()>& f) { return testing::message_of<FileError>(f); }
 
 std::string parse_error(std::string_view text) {
   return error_of([&] { parse_json(text, "a.json"); });

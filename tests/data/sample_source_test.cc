@@ -8,10 +8,13 @@
 #include <numeric>
 #include <set>
 
+#include "tests/errors.h"
 #include "tests/test_data.h"
 
 namespace trireme::testing {
 namespace {
+
+std::string error_of(const std::function<void()>& f) { return message_of<Error>(f); }
 
 // Documents of the given lengths whose tokens count up from `first`.
 std::filesystem::path write_tokens(const std::filesystem::path& path, const std::vector<int>& lengths, int first = 0,
@@ -25,15 +28,6 @@ std::filesystem::path write_tokens(const std::filesystem::path& path, const std:
   }
   writer.finish();
   return path;
-}
-
-std::string error_of(const std::function<void()>& fn) {
-  try {
-    fn();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 TEST(TokenFile, GivesBackWhatWasWritten) {

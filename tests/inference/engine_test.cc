@@ -13,6 +13,7 @@
 #include "base/json.h"
 #include "comm/threads.h"
 #include "model/load_weights.h"
+#include "tests/errors.h"
 #include "tests/test_data.h"
 
 namespace trireme::testing {
@@ -234,16 +235,6 @@ TEST(Engine, TheReaderOnRankZeroSeesEveryTokenAndEndsSequencesEverywhere) {
   EXPECT_EQ(right, 6);
   EXPECT_EQ(seen[0], whole[0]);
   EXPECT_EQ(seen[1], std::vector<int32_t>(whole[1].begin(), whole[1].begin() + 4));
-}
-
-template <class E, class Fn>
-std::string message_of(const Fn& fn) {
-  try {
-    fn();
-  } catch (const E& e) {
-    return e.what();
-  }
-  return "nothing thrown";
 }
 
 TEST(Engine, RefusesPromptsOutOfRangeAndGoesOn) {

@@ -1,9 +1,9 @@
-// For LD_PRELOAD: makes one call of the C library go wrong in one rank, the same one each time. What counts are calls
-// that change or open files of checkpoints, namely step-*, latest and best of a run's folder, and the folder itself;
-// in a process, from the mkdir of a step-N.tmp on, which begins a save. By environment:
+// For LD_PRELOAD: makes one call of the C library go wrong in one rank, the same one each time. What counts
+// are calls that change or open files of checkpoints, namely step-*, latest and best of a run's folder, and
+// the folder itself; in a process, from the mkdir of a step-N.tmp on, which begins a save. By environment:
 //   FAULT=kill     SIGKILL before the FAULT_AT-th such call, or in the middle of it if it is a write
-//   FAULT=full     ENOSPC from the first such call of the first save, the second of the second save, and so on
-//   FAULT=waiting  SIGKILL at the FAULT_AT-th sleep of a collective between ranks that share memory
+//   FAULT=full     ENOSPC from the first such call of the first save, the second of the second save, and so
+//   on FAULT=waiting  SIGKILL at the FAULT_AT-th sleep of a collective between ranks that share memory
 //   FAULT_DIR      the run's folder
 //   FAULT_FILE     calls on this file alone, from the start
 //   FAULT_RANK     the rank that it is for, as Open MPI says; not set: any
@@ -37,7 +37,8 @@ Fn real(const char* name) {
 }
 
 bool for_this_rank() {
-  static const bool it_is = variable("FAULT_RANK").empty() || variable("FAULT_RANK") == variable("OMPI_COMM_WORLD_RANK");
+  static const bool it_is =
+      variable("FAULT_RANK").empty() || variable("FAULT_RANK") == variable("OMPI_COMM_WORLD_RANK");
   return it_is;
 }
 
@@ -73,7 +74,8 @@ Fate fate_of(const char* name, const std::string& path) {
   static const std::string fault = variable("FAULT"), file = variable("FAULT_FILE");
   static const int at = std::atoi(variable("FAULT_AT").c_str());
   static std::atomic<int> saves = 0, calls = 0;
-  if ((fault != "kill" && fault != "full") || !for_this_rank() || !is_of_a_checkpoint(path)) return Fate::kGoesOn;
+  if ((fault != "kill" && fault != "full") || !for_this_rank() || !is_of_a_checkpoint(path))
+    return Fate::kGoesOn;
   if (std::strcmp(name, "mkdir") == 0 && path.ends_with(".tmp") && saves++ >= 0 && fault == "full") calls = 0;
   if (file.empty() ? saves == 0 : path.find(file) == path.npos) return Fate::kGoesOn;
   const int call = ++calls;
@@ -141,8 +143,8 @@ int rename(const char* from, const char* to) noexcept {
 
 int renameat2(int from_folder, const char* from, int to_folder, const char* to, unsigned flags) noexcept {
   if (fails("renameat2", path_in(from_folder, from))) return -1;
-  return real<int (*)(int, const char*, int, const char*, unsigned)>("renameat2")(from_folder, from, to_folder, to,
-                                                                                   flags);
+  return real<int (*)(int, const char*, int, const char*, unsigned)>("renameat2")(from_folder, from,
+                                                                                  to_folder, to, flags);
 }
 
 int symlink(const char* target, const char* path) noexcept {

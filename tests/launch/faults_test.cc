@@ -1,5 +1,5 @@
-// Training runs as whole jobs: what they do when a config is wrong, when processes die or stop, and when files and
-// numbers are bad.
+// Training runs as whole jobs: what they do when a config is wrong, when processes die or stop, and when
+// files and numbers are bad.
 #include <fstream>
 #include <regex>
 #include <sstream>
@@ -15,7 +15,8 @@ namespace fs = std::filesystem;
 TEST_F(Launch, TwoRanksTrainGoOnAndWriteTheTextThatOneRankWrites) {
   expect_ends(2, training({"parallel.tensor=2"}), 0);
   expect_says(expect_ends(2, training({"parallel.tensor=2"}), 0), "at step 12");
-  const Words words = {"generate", "--model", at("run/latest"), "--prompt", "The", "--temperature", "0", "--max-tokens", "16"};
+  const Words words = {"generate",      "--model", at("run/latest"), "--prompt", "The",
+                       "--temperature", "0",       "--max-tokens",   "16"};
   EXPECT_EQ(expect_ends(2, words, 0), expect_ends(0, words, 0));
 }
 
@@ -38,7 +39,8 @@ TEST_F(Launch, AWrongConfigEndsAllRanksWithOneLineThatSaysWhat) {
       {{"parallel.tensr=2"}, "parallel.tensr=2 is not a known key; did you mean parallel.tensor?"},
       {{"train.steps=many"}, "train.steps=many is the string \"many\"; it must be an integer"},
       {{"train.learning_rate=1e30"}, "out of range; it must be in (0, 100]"},
-      {{"parallel.pipeline=2", "model.n_layer=3"}, "parallel.pipeline=2 does not divide model.num_hidden_layers=3; use a"},
+      {{"parallel.pipeline=2", "model.n_layer=3"},
+       "parallel.pipeline=2 does not divide model.num_hidden_layers=3; use a"},
       {{"parallel.tensor=4"}, "start a multiple of 4 ranks or change the layout"},
       {{"data.train=/absent.tokens"}, "data.train=/absent.tokens is not there; check the path"},
       {{"model.vocab_size=290"}, "; use model.vocab_size=300"},
@@ -82,10 +84,12 @@ TEST_F(Launch, ASignalSavesAndTheRunGoesOnExactly) {
 TEST_F(Launch, ARankKilledInACollectiveEndsTheJobAndTheRunGoesOn) {
   // It sleeps there each time that the other rank is late, so the 30th sleep comes long before the end.
   for (const int rank : {0, 1}) {
-    const Words always = {"parallel.tensor=2", "run.dir=" + at("run" + std::to_string(rank)), "checkpoint.every_steps=1"};
+    const Words always = {"parallel.tensor=2", "run.dir=" + at("run" + std::to_string(rank)),
+                          "checkpoint.every_steps=1"};
     Words words = training(always);
     words.push_back("train.steps=5000");
-    Process p(trireme_command(2, words, with_fault({"FAULT=waiting", "FAULT_AT=30", "FAULT_RANK=" + std::to_string(rank)})));
+    Process p(trireme_command(
+        2, words, with_fault({"FAULT=waiting", "FAULT_AT=30", "FAULT_RANK=" + std::to_string(rank)})));
     EXPECT_EQ(p.wait(), 128 + SIGKILL) << p.output();
     expect_says(p.output(), "fault: killed in a collective");
     expect_none_left();
@@ -107,10 +111,11 @@ TEST_F(Launch, AStoppedRankIsNamedWithHostStepAndCollectiveAndNoneIsLeft) {
     kill(ranks[stopped], SIGSTOP);
     EXPECT_EQ(p.wait(), 42) << p.output();
     const std::string rank = std::to_string(stopped);
-    const std::regex line("comm\\[(world|tp) " + std::to_string(1 - stopped) +
-                          "/2, host [^ ]+\\]: (all_reduce|all_gather|broadcast|reduce_scatter|barrier)[^;]* at step "
-                          "[0-9]+ timed out after [0-9]+ ms; rank " + rank + " \\(world rank " + rank +
-                          ", host [^ ]+\\) does not answer: stopped, dead or unreachable");
+    const std::regex line(
+        "comm\\[(world|tp) " + std::to_string(1 - stopped) +
+        "/2, host [^ ]+\\]: (all_reduce|all_gather|broadcast|reduce_scatter|barrier)[^;]* at step "
+        "[0-9]+ timed out after [0-9]+ ms; rank " +
+        rank + " \\(world rank " + rank + ", host [^ ]+\\) does not answer: stopped, dead or unreachable");
     EXPECT_TRUE(std::regex_search(p.output(), line)) << p.output();
     expect_none_left();
   }
@@ -154,6 +159,27 @@ TEST_F(Launch, StepsWithoutANumberAreSkippedAndEndTheRunWithFiniteWeightsSaved) 
   EXPECT_EQ(numel, 62528);
 }
 
+TEST_F(Launch, TheSummaryOfARunThatWentOnCoversItWhole) {
+  expect_ends(0, training({"train.steps=5"}), 0);
+  expect_says(expect_ends(0, training({}), 0), " in the starts before");
+  std::ifstream in(at("run/metrics.jsonl"));
+  std::string line, summary;
+  while (std::getline(in, line))
+    if (line.find("\"type\":\"summary\"") != line.npos) summary = line;
+  const auto number = [&](const std::string& key) {
+    const size_t begin = summary.find("\"" + key + "\":");
+    return begin == summary.npos ? -1 : std::stod(summary.substr(begin + key.size() + 3));
+  };
+  EXPECT_EQ(number("step"), 12) << summary;
+  EXPECT_EQ(number("first_loss"), std::stod(losses("run")[1]));
+  EXPECT_EQ(number("last_loss"), std::stod(losses("run")[12]));
+  EXPECT_GT(number("earlier_s"), 0.01);
+  EXPECT_GT(number("effective_time_ratio"), 0.001);
+  EXPECT_LT(number("effective_time_ratio") * (number("earlier_s") + number("total_s")),
+            number("earlier_s") + number("compute_s") + number("communication_s") + number("optimizer_s") +
+                number("data_s") + 0.1);
+}
+
 TEST_F(Launch, ARunInBf16GoesOnToTheBit) {
   const auto run = [&](const std::string& name, int steps) {
     expect_ends(2, training({"parallel.tensor=2", "train.dtype=bf16", "run.dir=" + at(name),
@@ -164,7 +190,8 @@ TEST_F(Launch, ARunInBf16GoesOnToTheBit) {
   run("run", 12);
   EXPECT_EQ(losses("run").size(), 12u);
   EXPECT_EQ(losses("run"), losses("whole"));
-  for (const std::string file : {"model.safetensors", "optimizer-00000.safetensors", "optimizer-00001.safetensors"}) {
+  for (const std::string file :
+       {"model.safetensors", "optimizer-00000.safetensors", "optimizer-00001.safetensors"}) {
     const auto bytes = [&](const std::string& name) {
       std::ifstream in(at(name + "/step-12/" + file), std::ios::binary);
       return std::string(std::istreambuf_iterator<char>(in), {});

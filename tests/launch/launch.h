@@ -18,7 +18,9 @@ class Launch : public ::testing::Test {
   void SetUp() override {
     const std::string text = std::string(TRIREME_SOURCE_DIR) + "/README.md";
     expect_ends(0, {"tokenize", "train", "--out", at("tok"), "--vocab-size", "300", text}, 0);
-    expect_ends(0, {"prepare", "--tokenizer", at("tok"), "--out", at("train.tokens"), "--split", "blank-lines", text}, 0);
+    expect_ends(
+        0, {"prepare", "--tokenizer", at("tok"), "--out", at("train.tokens"), "--split", "blank-lines", text},
+        0);
     std::ofstream(at("run.yaml"))
         << "run: {dir: " << at("run") << ", log_every_steps: 1, threads: 1}\n"
         << "model: {model_type: gpt2, vocab_size: 300, n_embd: 32, n_layer: 4, n_head: 4, n_positions: 64}\n"
@@ -52,7 +54,9 @@ class Launch : public ::testing::Test {
   static void expect_says(const std::string& output, const std::string& part) {
     EXPECT_NE(output.find(part), output.npos) << "no '" << part << "' in: " << output;
   }
-  void expect_loadable(const std::string& run) const { expect_ends(0, {"ckpt", "verify", at(run) + "/latest"}, 0); }
+  void expect_loadable(const std::string& run) const {
+    expect_ends(0, {"ckpt", "verify", at(run) + "/latest"}, 0);
+  }
 
   // Of each step of a run, as printed.
   std::map<int, std::string> losses(const std::string& run) const {

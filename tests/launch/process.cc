@@ -84,8 +84,8 @@ int Process::wait() {
 Words trireme_command(int ranks, const Words& words, const Words& before) {
   Words all;
   if (ranks > 0)
-    all = {TRIREME_MPIEXEC, "-np", std::to_string(ranks), "--oversubscribe", "--allow-run-as-root", "--bind-to",
-           "none"};
+    all = {TRIREME_MPIEXEC, "-np", std::to_string(ranks), "--oversubscribe", "--allow-run-as-root",
+           "--bind-to",     "none"};
   all.insert(all.end(), before.begin(), before.end());
   all.push_back(TRIREME_PROGRAM);
   all.insert(all.end(), words.begin(), words.end());
@@ -98,7 +98,8 @@ Words with_file_limit(size_t num_bytes) {
 
 Words with_fault(const Words& variables) {
   const char* sanitizer = std::getenv("ASAN_OPTIONS");  // which would rather be the first library itself
-  Words words = {"env", "ASAN_OPTIONS=" + std::string(sanitizer ? sanitizer : "") + ":verify_asan_link_order=0",
+  Words words = {"env",
+                 "ASAN_OPTIONS=" + std::string(sanitizer ? sanitizer : "") + ":verify_asan_link_order=0",
                  "LD_PRELOAD=" TRIREME_FAULT_LIBRARY};
   words.insert(words.end(), variables.begin(), variables.end());
   return words;
@@ -117,7 +118,8 @@ std::vector<pid_t> ranks_with(const std::string& part) {
     if (!command.starts_with(TRIREME_PROGRAM) || command.find(part) == command.npos) continue;
     const std::string environment = read(item.path() / "environ"), key = "OMPI_COMM_WORLD_RANK=";
     const size_t at = environment.find(key);
-    found.push_back({at == environment.npos ? 0 : std::atoi(environment.c_str() + at + key.size()), std::stoi(name)});
+    found.push_back(
+        {at == environment.npos ? 0 : std::atoi(environment.c_str() + at + key.size()), std::stoi(name)});
   }
   std::sort(found.begin(), found.end());
   std::vector<pid_t> pids;

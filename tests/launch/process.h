@@ -37,8 +37,8 @@ class Process {
 // `trireme WORDS` on so many ranks; 0: without mpirun. `before`: words before each rank's program.
 Words trireme_command(int ranks, const Words& words, const Words& before = {});
 
-// As words before a program: its files can have so many bytes, as on a disk that is full. (For the ranks alone: mpirun
-// itself hangs under such a limit.)
+// As words before a program: its files can have so many bytes, as on a disk that is full. (For the ranks
+// alone: mpirun itself hangs under such a limit.)
 Words with_file_limit(size_t num_bytes);
 // As words before a program: one of its calls goes wrong, by the variables in fault_preload.cc.
 Words with_fault(const Words& variables);

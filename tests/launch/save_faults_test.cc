@@ -24,8 +24,8 @@ std::set<std::string> checkpoint_names(const fs::path& dir) {
   return names;
 }
 
-// One run, killed in the first save of each start: at its first call, then at its second, to the last. Each start goes
-// on from what the kill before it left.
+// One run, killed in the first save of each start: at its first call, then at its second, to the last. Each
+// start goes on from what the kill before it left.
 TEST_F(Launch, AKillAtAnyCallOfASaveLeavesACheckpointToGoOnFrom) {
   const Words always = {"checkpoint.every_steps=1", "checkpoint.keep_last=1", "log.tensorboard=false"};
   const auto run = [&](int steps) {
@@ -38,8 +38,9 @@ TEST_F(Launch, AKillAtAnyCallOfASaveLeavesACheckpointToGoOnFrom) {
   std::string calls;
   for (bool killed = true; killed; ++kills) {
     ASSERT_LT(kills, 200);
-    Process p(trireme_command(0, run(step + 2),
-                              with_fault({"FAULT=kill", "FAULT_AT=" + std::to_string(kills + 1), "FAULT_DIR=" + at("run")})));
+    Process p(trireme_command(
+        0, run(step + 2),
+        with_fault({"FAULT=kill", "FAULT_AT=" + std::to_string(kills + 1), "FAULT_DIR=" + at("run")})));
     const int code = p.wait();
     killed = p.says("fault: killed at ");
     ASSERT_EQ(code, killed ? 128 + SIGKILL : 0) << p.output();
@@ -62,7 +63,8 @@ TEST_F(Launch, AKillAtAnyCallOfASaveLeavesACheckpointToGoOnFrom) {
   expect_ends(0, training({"train.steps=" + std::to_string(steps), "run.dir=" + at("whole")}), 0);
   EXPECT_EQ(losses("run"), losses("whole"));
   expect_ends(0, run(steps + 1), 0);
-  EXPECT_EQ(checkpoint_names(at("run")), (std::set<std::string>{"latest", "step-" + std::to_string(steps + 1)}));
+  EXPECT_EQ(checkpoint_names(at("run")),
+            (std::set<std::string>{"latest", "step-" + std::to_string(steps + 1)}));
 }
 
 // The n-th save finds the disk full at its n-th call.
@@ -84,8 +86,9 @@ TEST_F(Launch, ARankKilledInASaveEndsTheJobAndTheRunGoesOnExactly) {
   const Words words = training({"parallel.data=2", "parallel.zero=1"});
   // Rank 1 is in the middle of its file of step 10, which it is to fill before rank 0 publishes.
   expect_ends(2, training({"parallel.data=2", "parallel.zero=1", "train.steps=5"}), 0);
-  Process p(trireme_command(2, words, with_fault({"FAULT=kill", "FAULT_FILE=step-10.tmp/optimizer-00001", "FAULT_AT=2",
-                                                  "FAULT_RANK=1", "FAULT_DIR=" + at("run")})));
+  Process p(trireme_command(2, words,
+                            with_fault({"FAULT=kill", "FAULT_FILE=step-10.tmp/optimizer-00001", "FAULT_AT=2",
+                                        "FAULT_RANK=1", "FAULT_DIR=" + at("run")})));
   EXPECT_EQ(p.wait(), 128 + SIGKILL) << p.output();
   expect_says(p.output(), "fault: killed at write " + at("run/step-10.tmp/optimizer-00001.safetensors"));
   expect_none_left();
@@ -101,7 +104,8 @@ TEST_F(Launch, AFullDiskIsWarnedOfAndTheSavesAfterItSucceed) {
   const std::string output = expect_ends(2, training({"parallel.tensor=2"}), 0, with_file_limit(200 << 10));
   EXPECT_EQ(step_gone_on_from(output), 5);
   expect_says(output, "warning: checkpoint of step 10 failed, the one before is kept: rank 0: " +
-                          at("run/step-10.tmp/optimizer-00000.safetensors") + ": cannot write: File too large");
+                          at("run/step-10.tmp/optimizer-00000.safetensors") +
+                          ": cannot write: File too large");
   expect_says(output, "warning: checkpoint of step 12 failed");
   EXPECT_EQ(checkpoint_names(at("run")), (std::set<std::string>{"latest", "step-5"}));
   expect_loadable("run");

@@ -9,12 +9,15 @@
 
 #include "base/json.h"
 #include "model/copy_box.h"
+#include "tests/errors.h"
 #include "tests/test_data.h"
 
 namespace trireme {
 namespace {
 
 using testing::TempDir;
+
+std::string error_of(const std::function<void()>& f) { return testing::message_of<FileError>(f); }
 
 // Element i of the tensor called `name`: distinct in tensor and place, exact in bf16 and f16.
 float value_of(const std::string& name, int64_t i) {
@@ -67,15 +70,6 @@ class WeightFiles : public ::testing::Test {
   const std::filesystem::path& folder() const { return dir_.path(); }
   TempDir dir_;
 };
-
-std::string error_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const FileError& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 TEST_F(WeightFiles, AShardedFolderIsOneSource) {
   write_shards();

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "parallel/schedule.h"
+#include "tests/errors.h"
 
 namespace trireme::testing {
 
@@ -23,17 +24,6 @@ inline void for_every_shape(const std::string& name, const std::function<void(co
 inline std::string shape_text(const Schedule& s) {
   return text(s.name, " with ", s.shape.stages, " stages, ", s.shape.micro_batches, " micro-batches, ",
               s.shape.chunks, " chunks");
-}
-
-// The message of the error that f() throws, or "no error".
-template <class E>
-std::string message_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const E& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 }  // namespace trireme::testing

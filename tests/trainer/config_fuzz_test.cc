@@ -65,11 +65,57 @@ std::string outcome(const std::string& yaml) {
 TEST(ConfigFuzz, TheStartIsValid) { EXPECT_EQ(outcome(kValid), ""); }
 
 TEST(ConfigFuzz, MutationsGiveAnErrorOfOneLineOrAConfig) {
-  const std::vector<std::string> pieces = {
-      "&a ", "*a", "!!int ", "- ", "? ", ": ", "{", "}", "[", "]", "|", ">", "'", "\"", "\\", "#", "\n", "\n  ", "\t", "\r",
-      "---\n", "...\n", "%YAML 1.2\n", "<<: ", "~", "null", "true", "yes", "010", "0x1F", "1e999", "-1", ".inf", ".nan", "1_0",
-      "99999999999999999999", "9223372036854775807", "\"\\u0000\"", "\"\\ud800\"", std::string(1, '\0'), "\xff", "\xed\xa0\x80",
-      "\xef\xbb\xbf", "\x7f", "a:\n", "[[[[[[", "{a: {b: {c: ", ",", "steps: 5\n", "  steps: 5\n", "model: {}\n"};
+  const std::vector<std::string> pieces = {"&a ",
+                                           "*a",
+                                           "!!int ",
+                                           "- ",
+                                           "? ",
+                                           ": ",
+                                           "{",
+                                           "}",
+                                           "[",
+                                           "]",
+                                           "|",
+                                           ">",
+                                           "'",
+                                           "\"",
+                                           "\\",
+                                           "#",
+                                           "\n",
+                                           "\n  ",
+                                           "\t",
+                                           "\r",
+                                           "---\n",
+                                           "...\n",
+                                           "%YAML 1.2\n",
+                                           "<<: ",
+                                           "~",
+                                           "null",
+                                           "true",
+                                           "yes",
+                                           "010",
+                                           "0x1F",
+                                           "1e999",
+                                           "-1",
+                                           ".inf",
+                                           ".nan",
+                                           "1_0",
+                                           "99999999999999999999",
+                                           "9223372036854775807",
+                                           "\"\\u0000\"",
+                                           "\"\\ud800\"",
+                                           std::string(1, '\0'),
+                                           "\xff",
+                                           "\xed\xa0\x80",
+                                           "\xef\xbb\xbf",
+                                           "\x7f",
+                                           "a:\n",
+                                           "[[[[[[",
+                                           "{a: {b: {c: ",
+                                           ",",
+                                           "steps: 5\n",
+                                           "  steps: 5\n",
+                                           "model: {}\n"};
   std::mt19937 random(7);
   const auto below = [&](size_t n) { return std::uniform_int_distribution<size_t>(0, n - 1)(random); };
   std::vector<std::string> lines;
@@ -105,19 +151,21 @@ TEST(ConfigFuzz, MutationsGiveAnErrorOfOneLineOrAConfig) {
 
 TEST(ConfigFuzz, HugeAndDeepInputEndsSoon) {
   constexpr size_t kLarge = 1 << 18;
-  std::vector<std::string> inputs = {std::string(kLarge, 'a'), std::string(kLarge, '-'), std::string(kLarge, ' '),
-                                     std::string(kLarge, '\n'), std::string(kLarge, '"'), std::string(kLarge, '\''),
-                                     std::string(kLarge, '{'), std::string(kLarge, '['), std::string(kLarge, ':'),
-                                     std::string(kLarge, '?'), std::string(kLarge, '#'), std::string(kLarge, '&'),
-                                     std::string(kLarge, '*'), std::string(kLarge, '!'), std::string(kLarge, '|'),
-                                     std::string(kLarge, ','), std::string(kLarge, '\t'), std::string(kLarge, '%')};
+  std::vector<std::string> inputs = {
+      std::string(kLarge, 'a'),  std::string(kLarge, '-'),  std::string(kLarge, ' '),
+      std::string(kLarge, '\n'), std::string(kLarge, '"'),  std::string(kLarge, '\''),
+      std::string(kLarge, '{'),  std::string(kLarge, '['),  std::string(kLarge, ':'),
+      std::string(kLarge, '?'),  std::string(kLarge, '#'),  std::string(kLarge, '&'),
+      std::string(kLarge, '*'),  std::string(kLarge, '!'),  std::string(kLarge, '|'),
+      std::string(kLarge, ','),  std::string(kLarge, '\t'), std::string(kLarge, '%')};
   const auto repeat = [](const std::string& unit) {
     std::string all;
     while (all.size() + unit.size() <= kLarge) all += unit;
     return all;
   };
-  for (const char* unit : {"a: ", "- ", "? ", "[a, ", "{a: ", "a\n", "a:\n", "\"a\" ", "'' ", "- a\n", "? a\n", "[] ", "a: [\n", "\\u0000",
-                           "# a\n", "\xe2\x82\xac", "- - \n", "|\n ", "&a [*a, "})
+  for (const char* unit :
+       {"a: ", "- ", "? ", "[a, ", "{a: ", "a\n", "a:\n", "\"a\" ", "'' ", "- a\n", "? a\n", "[] ", "a: [\n",
+        "\\u0000", "# a\n", "\xe2\x82\xac", "- - \n", "|\n ", "&a [*a, "})
     inputs.push_back(repeat(unit));
   inputs.push_back("run: {name: \"" + std::string(200'000, 'x') + "\"}\n");
   inputs.push_back("run: {seed: " + std::string(200'000, '9') + "}\n");
@@ -140,8 +188,9 @@ TEST(ConfigFuzz, HugeAndDeepInputEndsSoon) {
 TEST(ConfigFuzz, OverridesNeverCrash) {
   std::mt19937 random(11);
   const std::string letters = "[]{},:=\"'&*!|>#-?. ~019eax\n\t\\%@`_";
-  const std::vector<std::string> keys = {"train.steps", "data.train", "run.name", "train.betas", "parallel.layers_per_stage",
-                                         "model.rope_scaling", "model.from", "sample.prompts", "log.jsonl", "train.dtype"};
+  const std::vector<std::string> keys = {
+      "train.steps",        "data.train", "run.name",       "train.betas", "parallel.layers_per_stage",
+      "model.rope_scaling", "model.from", "sample.prompts", "log.jsonl",   "train.dtype"};
   for (int round = 0; round < 1000; ++round) {
     std::string argument = keys[random() % keys.size()] + "=";
     for (size_t i = 0, n = random() % 12; i < n; ++i) argument += letters[random() % letters.size()];

@@ -124,7 +124,8 @@ void gather_gradients(ParameterBuckets& buckets, WholeTensors& whole) {
 void gather_weights(ParameterBuckets& buckets, WholeTensors& whole) {
   std::lock_guard lock(outcome_mutex);
   for (const Bucket& b : buckets.buckets())
-    for (const Bucket::Entry& e : b.entries) scatter(*e.parameter, floats_of(e.parameter->value), 0, e.size, whole);
+    for (const Bucket::Entry& e : b.entries)
+      scatter(*e.parameter, floats_of(e.parameter->value), 0, e.size, whole);
 }
 
 double relative_error(const std::vector<float>& got, const std::vector<float>& want) {
@@ -138,7 +139,8 @@ double relative_error(const std::vector<float>& got, const std::vector<float>& w
   return worst > 0 ? worst / largest : 0;
 }
 
-void run_rank(Communicator& world, const ModelConfig& config, const Layout& layout, int steps, RunOutcome& outcome) {
+void run_rank(Communicator& world, const ModelConfig& config, const Layout& layout, int steps,
+              RunOutcome& outcome) {
   MeshShape shape;
   shape.dp = layout.dp;
   shape.tp = layout.tp;
@@ -149,7 +151,8 @@ void run_rank(Communicator& world, const ModelConfig& config, const Layout& layo
   model.initialize(11);
   OptimizerOptions optimizer_options;
   optimizer_options.weight_decay = 0.1;
-  optimizer_options.eps = 1e-5;  // keeps the update smooth where gradients are tiny, so that rounding stays rounding
+  optimizer_options.eps =
+      1e-5;  // keeps the update smooth where gradients are tiny, so that rounding stays rounding
   Optimizer optimizer(buckets, optimizer_options);
   TrainStepOptions options;
   options.schedule = layout.schedule;
@@ -192,11 +195,14 @@ RunOutcome run_threads(const ModelConfig& config, const Layout& layout, int step
   return outcome;
 }
 
-void expect_same_run(const RunOutcome& got, const RunOutcome& want, double tolerance, const std::string& what) {
+void expect_same_run(const RunOutcome& got, const RunOutcome& want, double tolerance,
+                     const std::string& what) {
   ASSERT_EQ(got.losses.size(), want.losses.size()) << what;
   for (size_t i = 0; i < want.losses.size(); ++i) {
-    EXPECT_NEAR(got.losses[i], want.losses[i], tolerance * std::abs(want.losses[i])) << what << ", step " << i + 1;
-    EXPECT_NEAR(got.grad_norms[i], want.grad_norms[i], 10 * tolerance * want.grad_norms[i]) << what << ", step " << i + 1;
+    EXPECT_NEAR(got.losses[i], want.losses[i], tolerance * std::abs(want.losses[i]))
+        << what << ", step " << i + 1;
+    EXPECT_NEAR(got.grad_norms[i], want.grad_norms[i], 10 * tolerance * want.grad_norms[i])
+        << what << ", step " << i + 1;
   }
   EXPECT_NEAR(got.evaluation, want.evaluation, tolerance * want.evaluation) << what;
   for (auto [name, got_set, want_set] : {std::tuple("gradient", &got.gradients, &want.gradients),
@@ -204,7 +210,8 @@ void expect_same_run(const RunOutcome& got, const RunOutcome& want, double toler
     ASSERT_EQ(got_set->size(), want_set->size()) << what;
     for (const auto& [tensor, values] : *want_set) {
       ASSERT_TRUE(got_set->contains(tensor)) << what << ": " << name << " of " << tensor;
-      EXPECT_LE(relative_error(got_set->at(tensor), values), 50 * tolerance) << what << ": " << name << " of " << tensor;
+      EXPECT_LE(relative_error(got_set->at(tensor), values), 50 * tolerance)
+          << what << ": " << name << " of " << tensor;
     }
   }
 }

@@ -1,5 +1,5 @@
-// Runs a small model for some steps at any layout, as threads, and gathers what must not depend on the layout: the loss
-// of every step, and every gradient and weight under its global name.
+// Runs a small model for some steps at any layout, as threads, and gathers what must not depend on the
+// layout: the loss of every step, and every gradient and weight under its global name.
 #pragma once
 
 #include <map>
@@ -28,8 +28,8 @@ inline void PrintTo(const Layout& layout, std::ostream* out) { *out << describe(
 
 using WholeTensors = std::map<std::string, std::vector<float>>;  // by global name, in the order of the file
 
-// Puts what this rank holds into `whole`, which the ranks of one process share: its shards of the gradients, or its values.
-// An element that no rank holds stays NaN.
+// Puts what this rank holds into `whole`, which the ranks of one process share: its shards of the gradients,
+// or its values. An element that no rank holds stays NaN.
 void gather_gradients(ParameterBuckets& buckets, WholeTensors& whole);
 void gather_weights(ParameterBuckets& buckets, WholeTensors& whole);
 
@@ -52,13 +52,17 @@ ModelConfig tiny_llama();
 // Sequence number `sample`: two packed documents of a length that differs by sample, some labels ignored.
 TokenBatch make_batch(const std::vector<int64_t>& samples, int64_t vocabulary);
 
-// One rank's part of a run of `steps` steps; puts what it holds into `outcome` (shared by the ranks, under a lock).
-void run_rank(Communicator& world, const ModelConfig& config, const Layout& layout, int steps, RunOutcome& outcome);
+// One rank's part of a run of `steps` steps; puts what it holds into `outcome` (shared by the ranks, under a
+// lock).
+void run_rank(Communicator& world, const ModelConfig& config, const Layout& layout, int steps,
+              RunOutcome& outcome);
 
 // All ranks as threads.
 RunOutcome run_threads(const ModelConfig& config, const Layout& layout, int steps);
 
-// Losses and norms within `tolerance` relative; gradients and weights within `tolerance` of their tensor's largest value.
-void expect_same_run(const RunOutcome& got, const RunOutcome& want, double tolerance, const std::string& what);
+// Losses and norms within `tolerance` relative; gradients and weights within `tolerance` of their tensor's
+// largest value.
+void expect_same_run(const RunOutcome& got, const RunOutcome& want, double tolerance,
+                     const std::string& what);
 
 }  // namespace trireme::testing

@@ -1,5 +1,5 @@
-// Layout invariance between real processes: mpirun -np N of this program runs every layout below that has N ranks, and
-// rank 0 compares what all ranks hold with a single process.
+// Layout invariance between real processes: mpirun -np N of this program runs every layout below that has N
+// ranks, and rank 0 compares what all ranks hold with a single process.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -21,7 +21,9 @@ struct Case {
   bool llama;
   Layout layout;
 };
-void PrintTo(const Case& c, std::ostream* out) { *out << (c.llama ? "llama " : "gpt2 ") << describe(c.layout); }
+void PrintTo(const Case& c, std::ostream* out) {
+  *out << (c.llama ? "llama " : "gpt2 ") << describe(c.layout);
+}
 
 // Elements that this process does not hold are NaN: filled in from the ranks that do.
 void merge(WholeTensors& tensors, const WholeTensors& wanted) {
@@ -56,13 +58,14 @@ INSTANTIATE_TEST_SUITE_P(
     Dozen, LayoutOverProcesses,
     ::testing::Values(
         Case{false, {.tp = 2, .micro_batch = 2}}, Case{true, {.tp = 2, .sequence = true, .micro_batch = 2}},
-        Case{false, {.dp = 2, .zero = 1, .micro_batch = 1}}, Case{true, {.dp = 2, .zero = 2, .micro_batch = 2}},
-        Case{false, {.pp = 2, .micro_batch = 1}},
+        Case{false, {.dp = 2, .zero = 1, .micro_batch = 1}},
+        Case{true, {.dp = 2, .zero = 2, .micro_batch = 2}}, Case{false, {.pp = 2, .micro_batch = 1}},
         Case{true, {.pp = 2, .schedule = "interleaved", .chunks = 3, .micro_batch = 2}},
         Case{false, {.pp = 3, .schedule = "zb-h1", .micro_batch = 1}},
         Case{true, {.pp = 3, .schedule = "gpipe", .micro_batch = 2, .recompute = Recompute::kFull}},
         Case{false, {.dp = 2, .tp = 2, .sequence = true, .zero = 2, .micro_batch = 1}},
-        Case{false, {.tp = 2, .pp = 2, .sequence = true, .micro_batch = 2, .recompute = Recompute::kSelective}},
+        Case{false,
+             {.tp = 2, .pp = 2, .sequence = true, .micro_batch = 2, .recompute = Recompute::kSelective}},
         Case{true, {.dp = 2, .pp = 2, .schedule = "gpipe", .zero = 1, .micro_batch = 1}},
         Case{true, {.tp = 4, .micro_batch = 4}}));
 
@@ -73,7 +76,8 @@ int main(int argc, char** argv) {
   trireme::MpiEnvironment mpi;
   auto communicator = trireme::make_mpi_world();
   trireme::testing::world = communicator.get();
-  trireme::set_num_threads(1);  // more ranks than cores: waiting threads of OpenMP would take turns with working ones
+  trireme::set_num_threads(
+      1);  // more ranks than cores: waiting threads of OpenMP would take turns with working ones
   ::testing::InitGoogleTest(&argc, argv);
   if (communicator->rank() != 0) delete ::testing::UnitTest::GetInstance()->listeners().Release(
       ::testing::UnitTest::GetInstance()->listeners().default_result_printer());

@@ -106,28 +106,37 @@ TEST(RunConfig, NamesAnUnknownKeyWithTheNearestKnownOne) {
   EXPECT_EQ(error_of(kMinimal + "trian: {}\n"), "f.yaml:13:1: trian is not a known key; did you mean train?");
   EXPECT_EQ(error_of(kMinimal + "learning_rate: 1\n"),
             "f.yaml:13:1: learning_rate is not a known key; did you mean train.learning_rate?");
-  EXPECT_EQ(error_of(kMinimal + "  lr: 1\n"), "f.yaml:13:3: train.lr is not a known key; did you mean train.learning_rate?");
+  EXPECT_EQ(error_of(kMinimal + "  lr: 1\n"),
+            "f.yaml:13:3: train.lr is not a known key; did you mean train.learning_rate?");
   EXPECT_EQ(error_of(kMinimal + "  zzzzzzzz: 1\n"), "f.yaml:13:3: train.zzzzzzzz is not a known key");
-  EXPECT_EQ(error_of(kMinimal + "  early_stopping: {patiense: 1}\n"),
-            "f.yaml:13:20: train.early_stopping.patiense is not a known key; did you mean train.early_stopping.patience?");
+  EXPECT_EQ(
+      error_of(kMinimal + "  early_stopping: {patiense: 1}\n"),
+      "f.yaml:13:20: train.early_stopping.patiense is not a known key; did you mean train.early_stopping.patience?");
   EXPECT_EQ(error_of(kMinimal + "modle: {}\n"), "f.yaml:13:1: modle is not a known key; did you mean model?");
   EXPECT_EQ(error_of(kMinimal + "\ntrain.eps: 1\n"),
             "f.yaml:14:1: train.eps has a dot in its name; nest it: train: {eps: ...}");
-  EXPECT_EQ(override_error("train.step=5"), "command line: train.step=5 is not a known key; did you mean train.steps?");
-  EXPECT_EQ(override_error("tensor=2"), "command line: tensor=2 is not a known key; did you mean parallel.tensor?");
+  EXPECT_EQ(override_error("train.step=5"),
+            "command line: train.step=5 is not a known key; did you mean train.steps?");
+  EXPECT_EQ(override_error("tensor=2"),
+            "command line: tensor=2 is not a known key; did you mean parallel.tensor?");
 }
 
 TEST(RunConfig, NamesAnUnknownModelKeyAtItsLine) {
   const std::string yaml = kMinimal;
-  EXPECT_NE(error_of("model:\n  hiden_size: 3\n" + kMinimal.substr(7)).find("f.yaml:2:15: model.hiden_size is not a known key"),
+  EXPECT_NE(error_of("model:\n  hiden_size: 3\n" + kMinimal.substr(7))
+                .find("f.yaml:2:15: model.hiden_size is not a known key"),
             std::string::npos);
-  EXPECT_NE(error_of("model:\n  hiden_size: 3\n" + kMinimal.substr(7)).find("did you mean hidden_size?"), std::string::npos);
-  EXPECT_EQ(override_error("model.n_layer=0").find("command line: model.n_layer is "), 0u) << override_error("model.n_layer=0");
+  EXPECT_NE(error_of("model:\n  hiden_size: 3\n" + kMinimal.substr(7)).find("did you mean hidden_size?"),
+            std::string::npos);
+  EXPECT_EQ(override_error("model.n_layer=0").find("command line: model.n_layer is "), 0u)
+      << override_error("model.n_layer=0");
 }
 
 TEST(RunConfig, RejectsDuplicateKeys) {
-  EXPECT_EQ(error_of(kMinimal + "  steps: 11\n"), "f.yaml:13:3: train.steps is given twice, first on line 12; remove one");
-  EXPECT_EQ(error_of(kMinimal + "data: {}\n"), "f.yaml:13:1: data is given twice, first on line 8; remove one");
+  EXPECT_EQ(error_of(kMinimal + "  steps: 11\n"),
+            "f.yaml:13:3: train.steps is given twice, first on line 12; remove one");
+  EXPECT_EQ(error_of(kMinimal + "data: {}\n"),
+            "f.yaml:13:1: data is given twice, first on line 8; remove one");
 }
 
 TEST(RunConfig, RejectsWrongTypes) {
@@ -146,7 +155,8 @@ TEST(RunConfig, RejectsWrongTypes) {
       {"name: 12", "run.name is the integer 12; it must be a string, quote it"},
       {"name: yes", "run.name is yes; it must be a string, quote it"},
       {"name: {a: 1}", "run.name is a map; it must be a string"},
-      {"device: gpu", "run.device is the string \"gpu\"; it must be one of auto, cpu, cuda; did you mean cpu?"},
+      {"device: gpu",
+       "run.device is the string \"gpu\"; it must be one of auto, cpu, cuda; did you mean cpu?"},
       {"device: [cpu]", "run.device is a list; it must be one of auto, cpu, cuda"}};
   for (const auto& [line, message] : cases) {
     const std::string yaml = kMinimal + "run: {" + line + "}\n";
@@ -154,14 +164,18 @@ TEST(RunConfig, RejectsWrongTypes) {
     EXPECT_EQ(error.substr(0, 10), "f.yaml:13:") << error;
     EXPECT_EQ(error.substr(error.find(": ", 10) + 2), message);
   }
-  EXPECT_EQ(error_of(kMinimal + "log: {jsonl: yes}\n"), "f.yaml:13:14: log.jsonl is yes; it must be true or false");
+  EXPECT_EQ(error_of(kMinimal + "log: {jsonl: yes}\n"),
+            "f.yaml:13:14: log.jsonl is yes; it must be true or false");
   EXPECT_EQ(error_of(kMinimal + "log: 3\n"), "f.yaml:13:1: log is the integer 3; it must be a map of keys");
   EXPECT_EQ(error_of(kMinimal + "  betas: [0.9]\n"),
             "f.yaml:13:10: train.betas is a list of 1; it must be a list of 2 numbers");
-  EXPECT_EQ(error_of(kMinimal + "  eps: .inf\n"), "f.yaml:13:8: train.eps is .inf; it must be a number in (0, 1]");
-  EXPECT_EQ(error_of(kMinimal + "  eps: 1e-999\n"),
-            "f.yaml:13:8: train.eps is the number 1e-999, which does not fit a double; it must be a number in (0, 1]");
-  EXPECT_EQ(error_of("- a\n"), "f.yaml:1:1: is a list; it must be a map of sections: run, model, data, train, ...");
+  EXPECT_EQ(error_of(kMinimal + "  eps: .inf\n"),
+            "f.yaml:13:8: train.eps is .inf; it must be a number in (0, 1]");
+  EXPECT_EQ(
+      error_of(kMinimal + "  eps: 1e-999\n"),
+      "f.yaml:13:8: train.eps is the number 1e-999, which does not fit a double; it must be a number in (0, 1]");
+  EXPECT_EQ(error_of("- a\n"),
+            "f.yaml:1:1: is a list; it must be a map of sections: run, model, data, train, ...");
   EXPECT_EQ(error_of(kModel + "data: {train: [{pth: a}]}\ntrain: {steps: 1}\n"),
             "f.yaml:8:17: data.train.pth is not a known key; did you mean path?");
   EXPECT_EQ(error_of(kModel + "data: {train: [{path: a, weight: 0}]}\ntrain: {steps: 1}\n"),
@@ -179,28 +193,37 @@ TEST(RunConfig, RejectsValuesOutOfRange) {
             "f.yaml:13:16: train.micro_batch is -1, out of range; it must be in [1, 1048576] sequences");
   EXPECT_EQ(error_of(kMinimal + "parallel: {context: 2}\n"),
             "f.yaml:13:21: parallel.context is 2, out of range; it must be 1");
-  EXPECT_EQ(override_error("parallel.expert=4"), "command line: parallel.expert=4 is 4, out of range; it must be 1");
-  EXPECT_EQ(error_of(kMinimal + "parallel: {zero: 3}\n"), "f.yaml:13:18: parallel.zero is 3, out of range; it must be in [0, 2]");
+  EXPECT_EQ(override_error("parallel.expert=4"),
+            "command line: parallel.expert=4 is 4, out of range; it must be 1");
+  EXPECT_EQ(error_of(kMinimal + "parallel: {zero: 3}\n"),
+            "f.yaml:13:18: parallel.zero is 3, out of range; it must be in [0, 2]");
 }
 
 TEST(RunConfig, NamesWhatIsMissing) {
-  EXPECT_EQ(error_of(kModel), "f.yaml: data.train is missing; give prepared data: a path, or a list of paths or {path, weight}");
+  EXPECT_EQ(
+      error_of(kModel),
+      "f.yaml: data.train is missing; give prepared data: a path, or a list of paths or {path, weight}");
   EXPECT_EQ(error_of(kModel + "data:\n  train: null\n").substr(0, 29), "f.yaml: data.train is missing");
-  EXPECT_EQ(error_of("data: {train: x}\n"), "f.yaml: model.model_type is missing; name the family, or give model.from");
+  EXPECT_EQ(error_of("data: {train: x}\n"),
+            "f.yaml: model.model_type is missing; name the family, or give model.from");
   EXPECT_EQ(error_of("").substr(0, 29), "f.yaml: data.train is missing");
-  EXPECT_EQ(error_of("model: {model_type: gpt2, n_embd: 8, n_layer: 1, n_head: 1}\ndata: {train: x}\n").substr(0, 24),
+  EXPECT_EQ(error_of("model: {model_type: gpt2, n_embd: 8, n_layer: 1, n_head: 1}\ndata: {train: x}\n")
+                .substr(0, 24),
             "f.yaml: model.vocab_size");
   EXPECT_THROW(load_run_config("no/such.yaml"), ConfigError);
 }
 
 TEST(RunConfig, RejectsNamesThatAreNotFileNames) {
-  for (const char* name : {"a/b", ".", ".."}) EXPECT_NE(override_error(std::string("run.name=") + name), "no error") << name;
+  for (const char* name : {"a/b", ".", ".."})
+    EXPECT_NE(override_error(std::string("run.name=") + name), "no error") << name;
 }
 
 TEST(RunConfig, OverridesFollowTheRulesOfTheFile) {
-  const RunConfig c = parse(kMinimal, {"train.steps=null", "train.tokens=5000", "parallel.layers_per_stage=[1,3]", "run.name=123",
-                                       "data.train=[a, {path: b, weight: 2}]", "train.learning_rate=0.5", "train.learning_rate=0.25",
-                                       "model.n_layer=2", "model.architectures=[X]", "tokenizer.path='q'", "run.dir=a=b c"});
+  const RunConfig c =
+      parse(kMinimal,
+            {"train.steps=null", "train.tokens=5000", "parallel.layers_per_stage=[1,3]", "run.name=123",
+             "data.train=[a, {path: b, weight: 2}]", "train.learning_rate=0.5", "train.learning_rate=0.25",
+             "model.n_layer=2", "model.architectures=[X]", "tokenizer.path='q'", "run.dir=a=b c"});
   EXPECT_EQ(c.train.steps, std::nullopt);
   EXPECT_EQ(c.train.tokens, 5000);
   EXPECT_EQ(c.parallel.layers_per_stage, (std::vector<int64_t>{1, 3}));
@@ -212,25 +235,29 @@ TEST(RunConfig, OverridesFollowTheRulesOfTheFile) {
   EXPECT_EQ(c.tokenizer.path, "q");
   EXPECT_EQ(override_error("parallel.tensor=x"),
             "command line: parallel.tensor=x is the string \"x\"; it must be an integer in [1, 65536]");
-  EXPECT_EQ(override_error("parallel.layers_per_stage=[1,x]"),
-            "command line: parallel.layers_per_stage=[1,x] is the string \"x\"; it must be a list of integers in [1, 1024]");
-  EXPECT_EQ(override_error("train.steps"), "command line: train.steps is not an override; write key.path=value");
+  EXPECT_EQ(
+      override_error("parallel.layers_per_stage=[1,x]"),
+      "command line: parallel.layers_per_stage=[1,x] is the string \"x\"; it must be a list of integers in [1, 1024]");
+  EXPECT_EQ(override_error("train.steps"),
+            "command line: train.steps is not an override; write key.path=value");
   EXPECT_EQ(override_error("train=3"), "command line: train=3 sets a whole section; write train.KEY=value");
   EXPECT_EQ(override_error("run.name=\xff"), "command line: an override is not UTF-8");
-  EXPECT_EQ(override_error("data.train=[a"),
-            "command line: data.train=[a:1:1: a key is a list or a map; write a plain key, or close the bracket");
+  EXPECT_EQ(
+      override_error("data.train=[a"),
+      "command line: data.train=[a:1:1: a key is a list or a map; write a plain key, or close the bracket");
 }
 
 TEST(RunConfig, DumpParsesBackToTheSameConfig) {
-  const std::string odd = kModel.substr(0, kModel.size()) +
-                          "  rms_norm_eps: null\n"
-                          "  architectures: [GPT2LMHeadModel]\n"
-                          "  layer_norm_epsilon: 1.0e-5\n"
-                          "  task_specific_params: {text-generation: {do_sample: true, 'a \"b\"': [1, 2.0, null]}}\n"
-                          "run: {name: 'a b: #c', dir: \"x\\ty\\\"z\", seed: 9223372036854775807}\n"
-                          "data: {train: [{path: 'a, b]', weight: 0.1}, 'null'], validation: ['010', yes.bin]}\n"
-                          "train: {epochs: 0.1, learning_rate: 1e-5, early_stopping: {patience: 2}}\n"
-                          "sample: {prompts: [\"line\\nline\", '\xe2\x82\xac']}\n";
+  const std::string odd =
+      kModel.substr(0, kModel.size()) +
+      "  rms_norm_eps: null\n"
+      "  architectures: [GPT2LMHeadModel]\n"
+      "  layer_norm_epsilon: 1.0e-5\n"
+      "  task_specific_params: {text-generation: {do_sample: true, 'a \"b\"': [1, 2.0, null]}}\n"
+      "run: {name: 'a b: #c', dir: \"x\\ty\\\"z\", seed: 9223372036854775807}\n"
+      "data: {train: [{path: 'a, b]', weight: 0.1}, 'null'], validation: ['010', yes.bin]}\n"
+      "train: {epochs: 0.1, learning_rate: 1e-5, early_stopping: {patience: 2}}\n"
+      "sample: {prompts: [\"line\\nline\", '\xe2\x82\xac']}\n";
   // gpt2 does not read rms_norm_eps; leave it out here.
   std::string text = odd;
   text.erase(text.find("  rms_norm_eps"), std::string("  rms_norm_eps: null\n").size());
@@ -258,7 +285,8 @@ TEST(RunConfig, DumpShowsEveryFieldWithItsMeaning) {
     EXPECT_FALSE(field.doc.empty()) << field.path;
   }
   EXPECT_NE(dump.find("  learning_rate: 3e-04  # the peak; in (0, 100]\n"), std::string::npos) << dump;
-  EXPECT_NE(dump.find("  sequence_length: 64  # of a sample [tokens]; in [1, 1048576]\n"), std::string::npos) << dump;
+  EXPECT_NE(dump.find("  sequence_length: 64  # of a sample [tokens]; in [1, 1048576]\n"), std::string::npos)
+      << dump;
   EXPECT_NE(dump.find("  early_stopping:"), std::string::npos);
   EXPECT_NE(dump.find("    patience: 0"), std::string::npos);
 }
@@ -310,9 +338,11 @@ TEST(RunConfigSchema, DescribesEveryFieldOfTheFile) {
 TEST(ModelSection, LaysItsKeysOverTheFileOfModelFrom) {
   testing::TempDir dir;
   const auto write = [&](const std::string& text) { std::ofstream(dir.path() / "config.json") << text; };
-  write(R"({"model_type": "llama", "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+  write(
+      R"({"model_type": "llama", "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
             "intermediate_size": 48, "max_position_embeddings": 128, "of_another_program": {"a": 1}})");
-  const std::string yaml = "model: {from: " + dir.path().string() + ", attention_dropout: 0.25}\ndata: {train: x}\n";
+  const std::string yaml =
+      "model: {from: " + dir.path().string() + ", attention_dropout: 0.25}\ndata: {train: x}\n";
   const ModelConfig model = load_model_config(parse(yaml));
   EXPECT_EQ(model.hidden_size, 32);
   EXPECT_EQ(model.attn_dropout, 0.25);
@@ -326,9 +356,12 @@ TEST(ModelSection, LaysItsKeysOverTheFileOfModelFrom) {
     }
     return "no error";
   };
-  EXPECT_NE(load_error({"model.hiden_size=3"}).find("command line: model.hiden_size is not a known key"), std::string::npos)
+  EXPECT_NE(load_error({"model.hiden_size=3"}).find("command line: model.hiden_size is not a known key"),
+            std::string::npos)
       << load_error({"model.hiden_size=3"});
-  EXPECT_EQ(load_error({"model.from=" + dir.path().string() + "/none"}).find("model.from=" + dir.path().string() + "/none: "), 0u);
+  EXPECT_EQ(load_error({"model.from=" + dir.path().string() + "/none"})
+                .find("model.from=" + dir.path().string() + "/none: "),
+            0u);
   write("{\"model_type\": 3}");
   EXPECT_NE(load_error({}).find((dir.path() / "config.json").string()), std::string::npos) << load_error({});
   write("[1]");

@@ -62,7 +62,8 @@ TEST(ShippedConfigs, TinyOnesFitEveryAxis) {
              {8, {"parallel.tensor=2", "parallel.pipeline=2", "parallel.zero=2"}}}) {
       const RunConfig config =
           load_run_config(fs::path(TRIREME_SOURCE_DIR) / "configs" / (std::string(name) + ".yaml"), layout);
-      EXPECT_NO_THROW(validate(config, load_model_config(config), {world, false, {}})) << name << " on " << world;
+      EXPECT_NO_THROW(validate(config, load_model_config(config), {world, false, {}}))
+          << name << " on " << world;
     }
 }
 

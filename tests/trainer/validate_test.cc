@@ -73,18 +73,22 @@ TEST(Validate, ResolvesTheRunsLength) {
   EXPECT_EQ(plan_of(1, {"train.steps=null", "train.epochs=2"}, 24).total_steps, 2);
   EXPECT_EQ(plan_of(1, {"train.steps=null", "train.epochs=1.5"}, 25).total_steps, 2);  // 37.5 samples
   EXPECT_EQ(plan_of(1, {"train.steps=null", "train.epochs=3"}, 25).total_steps, 4);    // 75 samples
-  EXPECT_NE(error_of(1, {"train.steps=null", "train.epochs=3"}, 0).find("no step can be made"), std::string::npos);
+  EXPECT_NE(error_of(1, {"train.steps=null", "train.epochs=3"}, 0).find("no step can be made"),
+            std::string::npos);
 }
 
 TEST(Validate, RefusesAWorldThatDoesNotMatchTheLayout) {
-  EXPECT_EQ(error_of(6, {"parallel.tensor=2", "parallel.pipeline=2"}),
-            "world size 6 is not a multiple of parallel.tensor=2 * parallel.pipeline=2 = 4; start a multiple of 4 ranks or "
-            "change the layout");
-  EXPECT_EQ(error_of(6, {"parallel.tensor=2", "parallel.pipeline=2", "parallel.data=2"}),
-            "world size 6 does not match parallel.tensor=2 * parallel.pipeline=2 * parallel.data=2 = 8; start 8 ranks or "
-            "change the layout");
+  EXPECT_EQ(
+      error_of(6, {"parallel.tensor=2", "parallel.pipeline=2"}),
+      "world size 6 is not a multiple of parallel.tensor=2 * parallel.pipeline=2 = 4; start a multiple of 4 ranks or "
+      "change the layout");
+  EXPECT_EQ(
+      error_of(6, {"parallel.tensor=2", "parallel.pipeline=2", "parallel.data=2"}),
+      "world size 6 does not match parallel.tensor=2 * parallel.pipeline=2 * parallel.data=2 = 8; start 8 ranks or "
+      "change the layout");
   EXPECT_EQ(error_of(8, {"parallel.tensor=2", "parallel.pipeline=2", "parallel.data=2"}), "no error");
-  EXPECT_EQ(error_of(1, {"parallel.tensor=65536", "parallel.pipeline=65536", "parallel.data=1048576"}).substr(0, 12),
+  EXPECT_EQ(error_of(1, {"parallel.tensor=65536", "parallel.pipeline=65536", "parallel.data=1048576"})
+                .substr(0, 12),
             "world size 1");
 }
 
@@ -124,11 +128,13 @@ TEST(Validate, RefusesSchedulesThatDoNotSuit) {
             "parallel.schedule=interleaved with parallel.chunks=1; use 2 or more chunks, or schedule 1f1b");
   EXPECT_EQ(error_of(1, {"parallel.schedule=interleaved", "parallel.chunks=2"}),
             "parallel.schedule=interleaved with parallel.pipeline=1; use 2 or more stages, or schedule 1f1b");
-  EXPECT_EQ(plan_of(2, {"parallel.pipeline=2", "parallel.schedule=interleaved", "parallel.chunks=3"}).layers_per_stage,
+  EXPECT_EQ(plan_of(2, {"parallel.pipeline=2", "parallel.schedule=interleaved", "parallel.chunks=3"})
+                .layers_per_stage,
             (std::vector<int>{2, 2, 2, 2, 2, 2}));
-  EXPECT_EQ(error_of(2, {"parallel.pipeline=2", "parallel.schedule=interleaved", "parallel.chunks=5"}),
-            "parallel.pipeline=2 * parallel.chunks=5 = 10 does not divide model.num_hidden_layers=12; use a divisor of 12 or "
-            "give parallel.layers_per_stage");
+  EXPECT_EQ(
+      error_of(2, {"parallel.pipeline=2", "parallel.schedule=interleaved", "parallel.chunks=5"}),
+      "parallel.pipeline=2 * parallel.chunks=5 = 10 does not divide model.num_hidden_layers=12; use a divisor of 12 or "
+      "give parallel.layers_per_stage");
   // Every schedule there is can be chosen, and no other.
   for (const std::string& name : schedule_names())
     EXPECT_EQ(error_of(2, {"parallel.pipeline=2", "parallel.schedule=" + name,
@@ -140,27 +146,35 @@ TEST(Validate, RefusesSchedulesThatDoNotSuit) {
 }
 
 TEST(Validate, RefusesBatchesThatDoNotDivide) {
-  EXPECT_EQ(error_of(1, {"train.global_batch=10", "train.micro_batch=4"}),
-            "train.global_batch=10 is not a multiple of train.micro_batch=4 * data ranks=1 = 4; use a multiple of 4");
-  EXPECT_EQ(error_of(5), "train.global_batch=24 is not a multiple of train.micro_batch=2 * data ranks=5 = 10; use a multiple of 10");
+  EXPECT_EQ(
+      error_of(1, {"train.global_batch=10", "train.micro_batch=4"}),
+      "train.global_batch=10 is not a multiple of train.micro_batch=4 * data ranks=1 = 4; use a multiple of 4");
+  EXPECT_EQ(
+      error_of(5),
+      "train.global_batch=24 is not a multiple of train.micro_batch=2 * data ranks=5 = 10; use a multiple of 10");
   EXPECT_EQ(error_of(1, {"data.sequence_length=513"}),
             "data.sequence_length=513 is above model.max_position_embeddings=512; use at most 512");
-  EXPECT_EQ(error_of(4, {"parallel.tensor=4", "parallel.sequence=true", "data.sequence_length=255"}),
-            "parallel.sequence: train.micro_batch=2 * data.sequence_length=255 = 510 tokens are not a multiple of "
-            "parallel.tensor=4; use a length that is");
-  EXPECT_EQ(error_of(4, {"parallel.tensor=4", "parallel.sequence=true", "data.sequence_length=254"}), "no error");
-  EXPECT_NE(error_of(1, {"train.global_batch=16777216", "train.micro_batch=1"}).find("use a larger train.micro_batch"),
+  EXPECT_EQ(
+      error_of(4, {"parallel.tensor=4", "parallel.sequence=true", "data.sequence_length=255"}),
+      "parallel.sequence: train.micro_batch=2 * data.sequence_length=255 = 510 tokens are not a multiple of "
+      "parallel.tensor=4; use a length that is");
+  EXPECT_EQ(error_of(4, {"parallel.tensor=4", "parallel.sequence=true", "data.sequence_length=254"}),
+            "no error");
+  EXPECT_NE(error_of(1, {"train.global_batch=16777216", "train.micro_batch=1"})
+                .find("use a larger train.micro_batch"),
             std::string::npos);
   EXPECT_EQ(plan_of(12, {"parallel.pipeline=12", "train.micro_batch=4"}).warnings.size(), 1u);
 }
 
 TEST(Validate, RefusesOptionsThatWouldBeIgnored) {
   const std::pair<Overrides, const char*> cases[] = {
-      {{"train.momentum=0.9"}, "train.momentum=0.9 with train.optimizer=adamw, which has none; use train.betas"},
+      {{"train.momentum=0.9"},
+       "train.momentum=0.9 with train.optimizer=adamw, which has none; use train.betas"},
       {{"train.nesterov=true"}, "train.nesterov=true with train.optimizer=adamw; it is for sgd"},
       {{"train.optimizer=sgd", "train.betas=[0.5,0.5]"},
        "train.betas with train.optimizer=sgd; they are for adamw, use train.momentum"},
-      {{"train.optimizer=sgd", "train.eps=1e-3"}, "train.eps=0.001 with train.optimizer=sgd; it is for adamw"},
+      {{"train.optimizer=sgd", "train.eps=1e-3"},
+       "train.eps=0.001 with train.optimizer=sgd; it is for adamw"},
       {{"train.optimizer=sgd", "train.nesterov=true"},
        "train.nesterov=true with train.momentum=0; it needs momentum above 0"},
       {{"train.min_learning_rate=1"}, "train.min_learning_rate=1 is above train.learning_rate=0.0003"},
@@ -170,19 +184,24 @@ TEST(Validate, RefusesOptionsThatWouldBeIgnored) {
        "train.early_stopping with metric validation_loss needs data.validation, which is empty"},
       {{"checkpoint.keep_best=true", "data.validation=v"},
        "checkpoint.keep_best with best_metric validation_loss needs train.evaluate_every_steps above 0"},
-      {{"train.evaluate_every_steps=5"}, "train.evaluate_every_steps=5 needs data.validation, which is empty"},
+      {{"train.evaluate_every_steps=5"},
+       "train.evaluate_every_steps=5 needs data.validation, which is empty"},
       {{"sample.prompts=[a]"}, "sample.prompts needs tokenizer.path"},
-      {{"run.device=cuda"}, "run.device=cuda, but this build has no CUDA or the host no driver; use cpu or auto"}};
+      {{"run.device=cuda"},
+       "run.device=cuda, but this build has no CUDA or the host no driver; use cpu or auto"}};
   for (const auto& [overrides, message] : cases) EXPECT_EQ(error_of(1, overrides), message);
-  EXPECT_EQ(error_of(2, {"comm.backend=self"}), "comm.backend=self is for one rank, 2 were started; use auto or mpi");
-  EXPECT_EQ(error_of(1, {"train.early_stopping.patience=2", "train.early_stopping.metric=train_loss"}), "no error");
+  EXPECT_EQ(error_of(2, {"comm.backend=self"}),
+            "comm.backend=self is for one rank, 2 were started; use auto or mpi");
+  EXPECT_EQ(error_of(1, {"train.early_stopping.patience=2", "train.early_stopping.metric=train_loss"}),
+            "no error");
   const RunConfig cuda = config_of({"run.device=cuda"});
   EXPECT_NO_THROW(validate(cuda, load_model_config(cuda), {1, true, {}}));
 }
 
 TEST(Validate, WarnsOfWhatIsAllowedButHardlyMeant) {
-  EXPECT_EQ(plan_of(1, {"train.warmup_steps=2000"}).warnings.at(0),
-            "train.warmup_steps=2000 is above the run's 1000 steps; the learning rate never reaches its peak");
+  EXPECT_EQ(
+      plan_of(1, {"train.warmup_steps=2000"}).warnings.at(0),
+      "train.warmup_steps=2000 is above the run's 1000 steps; the learning rate never reaches its peak");
   EXPECT_EQ(plan_of(1, {"train.decay_steps=1001"}).warnings.size(), 1u);
   EXPECT_EQ(plan_of(1, {"train.schedule=wsd"}).decay_steps, 100);
   EXPECT_EQ(plan_of(1, {"checkpoint.every_minutes=0", "checkpoint.save_at_end=false"}).warnings.size(), 1u);
@@ -201,12 +220,14 @@ TEST(CheckVocabulary, RefusesOneLargerThanTheModels) {
     }
     return "no error";
   };
-  EXPECT_EQ(error(1000, 999),
-            "tokenizer.path=tok has 1000 tokens, model.vocab_size=999; use model.vocab_size=1000 or the model's own "
-            "tokenizer");
-  EXPECT_EQ(error(999, 1000),
-            "data.train is of a vocabulary of 1000 tokens, model.vocab_size=999; use model.vocab_size=1000 or prepare the "
-            "data with the model's own tokenizer");
+  EXPECT_EQ(
+      error(1000, 999),
+      "tokenizer.path=tok has 1000 tokens, model.vocab_size=999; use model.vocab_size=1000 or the model's own "
+      "tokenizer");
+  EXPECT_EQ(
+      error(999, 1000),
+      "data.train is of a vocabulary of 1000 tokens, model.vocab_size=999; use model.vocab_size=1000 or prepare the "
+      "data with the model's own tokenizer");
 }
 
 TEST(CheckPaths, NamesTheFieldAndTheMissingFile) {
@@ -220,10 +241,13 @@ TEST(CheckPaths, NamesTheFieldAndTheMissingFile) {
     }
     return "no error";
   };
-  EXPECT_EQ(error({"data.train=" + file}).find("f.yaml: data.train=" + file + " is not there; check the path"), 0u);
+  EXPECT_EQ(
+      error({"data.train=" + file}).find("f.yaml: data.train=" + file + " is not there; check the path"), 0u);
   std::ofstream(file) << "x";
   EXPECT_EQ(error({"data.train=" + file}), "no error");
-  EXPECT_EQ(error({"data.train=" + file, "data.validation=[" + file + ",none]"}).find("f.yaml: data.validation=none is"), 0u);
+  EXPECT_EQ(error({"data.train=" + file, "data.validation=[" + file + ",none]"})
+                .find("f.yaml: data.validation=none is"),
+            0u);
   EXPECT_EQ(error({"data.train=" + file, "tokenizer.path=none"}).find("f.yaml: tokenizer.path=none is"), 0u);
 }
 
