@@ -23,6 +23,7 @@
 #include "trainer/metrics.h"
 #include "trainer/model_section.h"
 #include "trainer/train_step.h"
+#include "trainer/tuning.h"
 #include "trainer/validate.h"
 
 namespace trireme {
@@ -137,7 +138,8 @@ class Run {
     agreed(world_, [&] { prepare_folder(); });
     resume();
     if (rank0()) reporter_ = std::make_unique<Reporter>(config_.run.dir, config_.log, setup_.total_steps, state_.step);
-    const double rate = sum_over(world_, {measure_gemm_rate(num_threads(), config_.train.dtype)})[0];
+    gemm_rate_ = measure_gemm_rate(num_threads(), config_.train.dtype);
+    const double rate = sum_over(world_, {gemm_rate_})[0];
     flops_share_ = training_flops_per_token(setup_.model, config_.data.sequence_length) / rate;
     announce(rate);
     const int code = loop();
@@ -186,7 +188,6 @@ class Run {
     options.data_identity = data_identity();
     options.keep_last = config_.checkpoint.keep_last;
     options.async = config_.checkpoint.async;
-    checkpointer_ = std::make_unique<Checkpointer>(model_, buckets_, *optimizer_, options);
     // A later start would take the old run's higher step for this one's.
     agreed(world_, [&] {
       if (!rank0() || config_.run.resume != ResumeMode::kNever) return;
@@ -201,6 +202,8 @@ class Run {
           }))
         found = path->string();
     found = world_.broadcast_string(found, 0);
+    options.tuning = tune(found);
+    checkpointer_ = std::make_unique<Checkpointer>(model_, buckets_, *optimizer_, options);
     if (found.empty()) {
       check<ConfigError>(config_.run.resume != ResumeMode::kMust, "run.resume=must, but ", config_.run.dir,
                          " holds no complete checkpoint; use run.resume=auto to start anew");
@@ -209,6 +212,26 @@ class Run {
     state_ = checkpointer_->load(found);
     start_step_ = state_.step;
     resumed_from_ = found;
+  }
+
+  // Puts the choices of run.tuning in force, or else those that the checkpoint was trained with, or else the rules, alike on
+  // all ranks. Returns their text; empty: the rules.
+  std::string tune(const std::filesystem::path& checkpoint) {
+    std::string chosen;
+    agreed(world_, [&] {
+      if (!rank0()) return;
+      std::string saved;
+      if (const auto path = checkpoint / kTuningFile; !checkpoint.empty() && std::filesystem::exists(path))
+        saved = Tuning::load(path).to_text();
+      chosen = config_.run.tuning.empty() ? saved : Tuning::load(config_.run.tuning).to_text();
+      if (!checkpoint.empty() && chosen != saved)
+        tuning_note_ = text("run.tuning=", config_.run.tuning, " is not what ", checkpoint.string(), " was trained with: "
+                            "from here on results differ in their last bits from those of a run that was not broken off");
+      if (!chosen.empty()) write_file_atomically(std::filesystem::path(config_.run.dir) / kTuningFile, chosen);
+    });
+    chosen = world_.broadcast_string(chosen, 0);
+    agreed(world_, [&] { (chosen.empty() ? Tuning() : Tuning::parse(chosen, kTuningFile)).use(); });
+    return chosen;
   }
 
   void announce(double rate) {
@@ -220,6 +243,7 @@ class Run {
                          " threads a rank; measured GEMM rate of all ranks ", static_cast<int64_t>(rate / 1e9),
                          " GFLOP/s"));
     for (const std::string& warning : setup_.plan.warnings) reporter_->warning(warning);
+    if (!tuning_note_.empty()) reporter_->warning(tuning_note_);
     if (!resumed_from_.empty()) reporter_->note(text("going on from ", resumed_from_, " at step ", state_.step));
   }
 
@@ -238,11 +262,13 @@ class Run {
         save(true);
         return kExitSaved;
       }
+      profile_from(state_.step + 1);
       const Clock::time_point begin = Clock::now();
       if (hooks_.step) hooks_.step(state_.step + 1);
       activity("loading data");
       const std::vector<TokenBatch> batches = load_batches(*setup_.train, plan_, state_.samples);
       times_.data += seconds_since(begin);
+      profile("data", begin);
       const double tp_before = mesh_.tp().stats().blocked_s;
       const double rate = schedule_.at(state_.step + 1);
       const StepResult result = step_->run(batches, rate, state_.updates + 1);
@@ -259,6 +285,7 @@ class Run {
       state_.tokens += result.skipped ? 0 : result.tokens;
       if (first_loss_ == 0) first_loss_ = result.loss;
       if (!result.skipped) last_loss_ = result.loss;
+      profile("step", begin);
       const double step_s = seconds_since(begin);
       state_.train_s += step_s;
       interval_s += step_s;
@@ -318,6 +345,39 @@ class Run {
     return kExitDone;
   }
 
+  // Profiled are profile.steps steps, and what comes between them.
+  void profile_from(int64_t step) {
+    const ProfileSection& p = config_.profile;
+    if (p.steps == 0) return;
+    const int64_t fits = std::max<int64_t>(1, setup_.total_steps - start_step_ - p.steps + 1);
+    const int64_t first = p.start_step ? p.start_step : start_step_ + std::min<int64_t>(3, fits);
+    if (step == first) {
+      activity("measuring rates for the profile");
+      profiler_ = std::make_unique<Profiler>(mesh_, gemm_rate_);
+      profiler_->attach();
+      step_->set_profiler(profiler_.get());
+    }
+    if (step == first + p.steps) end_profile();
+    if (profiler_) profiler_->begin_step(step);
+  }
+  void profile(const char* phase, Clock::time_point begin) {
+    if (profiler_) profiler_->phase(phase, begin, Clock::now());
+  }
+  void end_profile() {
+    if (!profiler_) return;
+    step_->set_profiler(nullptr);
+    profiler_->detach();
+    try {
+      const std::string table = profiler_->write(config_.run.dir);
+      if (rank0())
+        reporter_->note(text(table, "profile written to ", config_.run.dir, "/profile: open timeline.json in "
+                             "ui.perfetto.dev or chrome://tracing"));
+    } catch (const FileError& e) {
+      reporter_->warning(text("profile: ", e.what()));
+    }
+    profiler_.reset();
+  }
+
   // Returns whether early stopping says so; `best` whether this is the best evaluation so far.
   bool evaluate(bool& best) {
     const Clock::time_point begin = Clock::now();
@@ -338,6 +398,7 @@ class Run {
     }
     best_validation_ = std::min(best_validation_, r.loss);
     times_.evaluation += seconds_since(begin);
+    profile("evaluation", begin);
     if (rank0()) reporter_->evaluation({state_.step, r.loss, best});
     return early.patience > 0 && state_.evaluations_without_gain >= early.patience;
   }
@@ -350,6 +411,7 @@ class Run {
     saved_step_ = state_.step;
     if (wait || !config_.checkpoint.async) report_save(checkpointer_->finish());
     times_.checkpoint += seconds_since(begin);
+    profile("checkpoint", begin);
   }
 
   void report_save(const std::optional<SaveOutcome>& outcome) {
@@ -379,6 +441,7 @@ class Run {
 
   void finish(int code) {
     report_save(checkpointer_->finish());
+    end_profile();
     if (code == kExitDone) write_samples();
     const std::vector<double> mean = [&] {
       std::vector<double> sums = sum_over(world_, {times_.compute, times_.communication, times_.bubble, times_.optimizer,
@@ -420,6 +483,7 @@ class Run {
   const Setup& setup_;
   const TrainHooks& hooks_;
   const Clock::time_point started_;
+  std::unique_ptr<Profiler> profiler_;  // while steps are profiled; outlives the groups that it watches
   Mesh mesh_;
   ShardedModel model_;
   ParameterBuckets buckets_;
@@ -431,7 +495,8 @@ class Run {
   LearningRateSchedule schedule_;
   RunState state_;
   Times times_;
-  std::string resumed_from_;
+  std::string resumed_from_, tuning_note_;
+  double gemm_rate_ = 0;  // of this rank
   double flops_share_ = 0, first_loss_ = 0, last_loss_ = 0;
   double best_validation_ = std::numeric_limits<double>::infinity();
   size_t peak_memory_ = 0;
