@@ -2,12 +2,13 @@
 //   predict_bench [batch=2] [length=256] [hidden=512] [layers=8]                     one process
 //   mpirun -np 2 --bind-to none predict_bench ...                                    data, tensor and pipeline ranks
 // The global batch is 4 micro-batches of `batch` sequences a data rank. Rates are measured right before, by the same ranks.
-// Last lines: bench=predict case=... ours=SECONDS floor=SECONDS, the floor being the prediction.
+// The prediction stands in the place of the floor.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <map>
 
+#include "bench/arguments.h"
+#include "bench/row.h"
 #include "comm/mpi.h"
 #include "tensor/rng.h"
 #include "tensor/threads.h"
@@ -62,11 +63,12 @@ double measured(Communicator& world, const RunConfig& config, const ModelConfig&
     world.barrier();
     if (step > 2) seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }
-  std::sort(seconds.begin(), seconds.end());
-  return seconds[seconds.size() / 2];
+  return median(seconds);
 }
 
-int run(Communicator& world, std::map<std::string, int64_t> args) {
+int run(Communicator& world, const BenchArguments& args) {
+  const int64_t batch = args.number("batch", 2), length = args.number("length", 256), hidden = args.number("hidden", 512),
+                layers = args.number("layers", 8);
   set_num_threads(threads_for(world.size()));
   const int n = world.size();
   const MachineRates rates = measure_machine_rates(world, num_threads());
@@ -82,22 +84,22 @@ int run(Communicator& world, std::map<std::string, int64_t> args) {
       data &= o.find("tensor") == o.npos && o.find("pipeline") == o.npos;
     }
     if (n > 1 && overrides.empty()) name += text(" data=", n);
-    overrides.push_back(text("train.global_batch=", 4 * args["batch"] * (data ? n : 1)));
+    overrides.push_back(text("train.global_batch=", 4 * batch * (data ? n : 1)));
     const RunConfig config = parse_run_config(
-        text("model: {model_type: gpt2, vocab_size: 8192, n_embd: ", args["hidden"], ", n_layer: ", args["layers"],
-             ", n_head: ", args["hidden"] / 64, ", n_positions: ", args["length"],
-             ", embd_pdrop: 0, attn_pdrop: 0, resid_pdrop: 0}\ndata: {train: none, sequence_length: ", args["length"],
-             "}\ntrain: {steps: 1, micro_batch: ", args["batch"], "}\n"),
+        text("model: {model_type: gpt2, vocab_size: 8192, n_embd: ", hidden, ", n_layer: ", layers,
+             ", n_head: ", hidden / 64, ", n_positions: ", length,
+             ", embd_pdrop: 0, attn_pdrop: 0, resid_pdrop: 0}\ndata: {train: none, sequence_length: ", length,
+             "}\ntrain: {steps: 1, micro_batch: ", batch, "}\n"),
         "predict_bench", overrides);
     const ModelConfig model = load_model_config(config);
     const RunPlan plan = validate(config, model, {n, false, std::nullopt});
     const double ours = measured(world, config, model, plan);
     const StepPrediction p = predict(config, model, plan, rates, rates.ranks_per_host).step;
-    if (world.rank() == 0)
-      std::printf("bench=predict case=\"%s\" ours=%.4f floor=%.4f (predicted: compute %.4f, tensor %.4f, bubble %.4f, data "
-                  "%.4f, optimizer %.4f)\n", name.c_str(), ours, p.total_s, p.compute_s, p.tensor_s, p.bubble_s, p.data_s,
-                  p.optimizer_s);
-    std::fflush(stdout);
+    if (world.rank() == 0) {
+      std::printf("%s: predicted compute %.4f, tensor %.4f, bubble %.4f, data %.4f, optimizer %.4f s\n", name.c_str(),
+                  p.compute_s, p.tensor_s, p.bubble_s, p.data_s, p.optimizer_s);
+      print_row({.bench = "predict", .what = "step measured against predicted, " + name, .ours_s = ours, .floor_s = p.total_s});
+    }
   }
   return 0;
 }
@@ -106,17 +108,8 @@ int run(Communicator& world, std::map<std::string, int64_t> args) {
 }  // namespace trireme
 
 int main(int argc, char** argv) {
-  std::map<std::string, int64_t> args = {{"batch", 2}, {"length", 256}, {"hidden", 512}, {"layers", 8}};
-  for (int i = 1; i < argc; ++i) {
-    const std::string word = argv[i];
-    const size_t equals = word.find('=');
-    if (equals == std::string::npos || !args.contains(word.substr(0, equals))) {
-      std::fprintf(stderr, "predict_bench: \"%s\": give batch=, length=, hidden= or layers=\n", argv[i]);
-      return 2;
-    }
-    args[word.substr(0, equals)] = std::atoll(word.c_str() + equals + 1);
-  }
   try {
+    const trireme::BenchArguments args(argc, argv, {"batch", "length", "hidden", "layers"});
     if (!trireme::started_by_mpi_launcher()) {
       const auto world = trireme::make_self_communicator("world");
       return trireme::run(*world, args);
