@@ -10,6 +10,7 @@
 #include <functional>
 #include <vector>
 
+#include "bench/row.h"
 #include "tensor/cpu/isa.h"
 #include "tensor/ops/attention.h"
 #include "tensor/ops/cached_attention.h"
@@ -98,6 +99,7 @@ void report(const char* what, const char* shape, double flops, double seconds, d
   std::printf("%-22s %-34s %9.3f ms %8.1f GF/s", what, shape, seconds * 1e3, flops / seconds * 1e-9);
   if (peak > 0) std::printf("  %5.1f%% of the floor", 100 * flops / seconds / peak);
   std::printf("\n");
+  print_row({.bench = "attention", .what = text(what, ' ', shape), .ours_s = seconds, .floor_s = peak > 0 ? flops / peak : 0});
 }
 
 struct Case {

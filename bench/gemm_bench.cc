@@ -14,7 +14,9 @@
 #include <vector>
 
 #include "base/error.h"
+#include "bench/row.h"
 #include "tensor/gemm_table.h"
+#include "tensor/memory_rate.h"
 
 namespace trireme {
 namespace {
@@ -74,8 +76,10 @@ int run(int argc, char** argv) {
   }
   if (threads > 0) omp_set_num_threads(threads);
   GemmTable table;
-  std::printf("%d threads; square f32 product %.0f GF/s, bf16 %.0f GF/s\n", gemm_threads(),
-              measure_gemm_rate(gemm_threads()) / 1e9, measure_gemm_rate(gemm_threads(), DType::kBF16) / 1e9);
+  // The rates of large square products are the floor (f16's: that of f32).
+  const double peaks[] = {measure_gemm_rate(gemm_threads()), measure_gemm_rate(gemm_threads(), DType::kBF16)};
+  const double read = measure_memory_rate(gemm_threads()).read_bytes_per_s;  // few rows: each weight once
+  std::printf("%d threads; square f32 product %.0f GF/s, bf16 %.0f GF/s\n", gemm_threads(), peaks[0] / 1e9, peaks[1] / 1e9);
   std::printf("%-34s %-18s", "m x n x k", "product");
   for (GemmBackend b : kGemmBackends) std::printf(" %13s", std::string(name_of(b)).c_str());
   std::printf("   GF/s  GB/s  chosen         ratio\n");
@@ -110,12 +114,16 @@ int run(int argc, char** argv) {
                            static_cast<double>(size_of(p.shape.in));
       std::printf(" %6.0f %5.1f  %-14s %.2f\n", flops / best / 1e9, bytes / best / 1e9,
                   std::string(name_of(chosen)).c_str(), best / chosen_seconds);
-      std::fflush(stdout);
+      print_row({.bench = "gemm", .what = text(p.shape, ' ', p.name), .ours_s = chosen_seconds, .floor_s = std::max(flops / peaks[type == DType::kBF16], p.shape.m <= 64 ? bytes / read : 0),
+                 .peer = text("best of libraries: ", name_of(timing.candidates[0].backend)), .peer_s = best});
       chosen_total += chosen_seconds;
       best_total += best;
       if (best < 0.97 * chosen_seconds) table.set(p.shape, timing.threads, timing.candidates[0].backend);
     }
   }
+  print_row({.bench = "gemm", .what = text(types.size() == 1 ? name_of(types[0]) : "all types", train ? " training" : "",
+                                            decode ? " decoding" : "", " products, chosen against best library"),
+             .ours_s = chosen_total, .floor_s = best_total});
   std::printf("all products once: chosen %.1f ms, best %.1f ms, ratio %.3f\n", chosen_total * 1e3, best_total * 1e3,
               best_total / chosen_total);
   if (!save.empty()) table.save(save);

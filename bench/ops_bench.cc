@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/row.h"
 #include "tensor/ops/adamw.h"
 #include "tensor/ops/dropout.h"
 #include "tensor/ops/embedding.h"
@@ -72,7 +73,7 @@ double copy_bandwidth(size_t num_bytes) {
 void report(const std::string& name, double seconds, double bytes, double bandwidth) {
   const double floor = bytes / bandwidth;
   std::printf("%-46s %9.1f us   floor %9.1f us   %5.2f x\n", name.c_str(), seconds * 1e6, floor * 1e6, seconds / floor);
-  std::fflush(stdout);
+  print_row({.bench = "ops", .what = name, .ours_s = seconds, .floor_s = floor});
 }
 
 Tensor normals(const Shape& shape, DType dtype, uint64_t seed) {

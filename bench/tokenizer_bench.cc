@@ -3,6 +3,7 @@
 // TOKENIZER is a folder or file for load_tokenizer(); with VOCAB_SIZE a byte-level BPE is trained on the text
 // as well.
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
@@ -11,7 +12,9 @@
 #include <string_view>
 #include <vector>
 
+#include "base/error.h"
 #include "base/files.h"
+#include "bench/row.h"
 #include "data/bpe_trainer.h"
 #include "data/tokenizer_files.h"
 
@@ -46,6 +49,10 @@ void measure(int argc, char** argv) {
   std::vector<int32_t> ids;
   const double whole = seconds([&] { ids = tokenizer.encode(text); });
   std::printf("encode, whole   %8.1f MB/s  (%zu ids)\n", megabytes / whole, ids.size());
+  const auto row = [&](const char* what, double s) {
+    print_row({.bench = "tokenizer", .what = what, .ours_s = s, .ours = trireme::text(std::round(10 * megabytes / s) / 10, " MB/s")});
+  };
+  row("encode, whole", whole);
   size_t line_ids = 0;
   const double lines = seconds([&] {
     line_ids = 0;
@@ -56,9 +63,11 @@ void measure(int argc, char** argv) {
     }
   });
   std::printf("encode, by line %8.1f MB/s  (%zu ids)\n", megabytes / lines, line_ids);
+  row("encode, by line", lines);
   size_t decoded = 0;
   const double decode = seconds([&] { decoded = tokenizer.decode(ids).size(); });
   std::printf("decode          %8.1f MB/s  (%zu bytes)\n", megabytes / decode, decoded);
+  row("decode", decode);
 
   if (argc < 4) return;
   BpeTraining options;

@@ -43,9 +43,25 @@ class Core {
     uint64_t ticket_ = 0;
   };
 
-  void run(const Collective& collective) {
+  void run(const Collective& collective, CommEvent::How how) {
     Entry entry(*this, collective.call);
-    backend_->run(collective);
+    observed(collective.call, how, [&] { backend_->run(collective); });
+  }
+
+  void observe(CommObserver* observer) {
+    if (backend_->size() > 1) observer_.store(observer, std::memory_order_release);
+  }
+  template <class Fn>
+  void observed(const OpCall& call, CommEvent::How how, const Fn& fn) {
+    CommObserver* observer = observer_.load(std::memory_order_acquire);
+    if (!observer) return fn();
+    CommEvent event{name_of(call.kind), backend_->group().name, backend_->size(), 0, call.peer, how,
+                    CommEvent::Clock::now(), {}};
+    if (call.kind != OpKind::kBarrier && call.kind != OpKind::kSplit)
+      event.num_bytes = static_cast<uint64_t>(call.shape.numel()) * size_of(call.dtype);
+    fn();
+    event.end = CommEvent::Clock::now();
+    observer->done(event);
   }
 
   void count_call(size_t num_bytes) {
@@ -91,6 +107,7 @@ class Core {
   int slot_ = 0;
   std::atomic<int64_t> blocked_ns_{0};
   std::atomic<uint64_t> num_calls_{0}, num_bytes_{0};
+  std::atomic<CommObserver*> observer_{nullptr};
   std::mutex error_mutex_;
   std::exception_ptr error_;
   std::atomic<bool> has_error_{false};
@@ -107,21 +124,23 @@ class UnwindingProbe {
 
 class CollectiveWork final : public Work::State {
  public:
-  CollectiveWork(std::shared_ptr<Core> core, std::shared_ptr<AsyncQueue::Completion> completion)
-      : core_(std::move(core)), completion_(std::move(completion)) {}
+  CollectiveWork(std::shared_ptr<Core> core, const OpCall& call, std::shared_ptr<AsyncQueue::Completion> completion)
+      : core_(std::move(core)), call_(call), completion_(std::move(completion)) {}
   ~CollectiveWork() override {
     if (probe_.unwinding() && !completion_->done() && !core_->backend().give_up()) return;
     completion_->wait();
     if (auto error = completion_->take_error()) core_->keep_error(std::move(error));
   }
   void wait() override {
-    if (!completion_->done()) core_->blocked([&] { completion_->wait(); });
+    if (!completion_->done())
+      core_->observed(call_, CommEvent::How::kWait, [&] { core_->blocked([&] { completion_->wait(); }); });
     if (auto error = completion_->take_error()) std::rethrow_exception(error);
   }
   bool done() const override { return completion_->done(); }
 
  private:
   std::shared_ptr<Core> core_;
+  OpCall call_;
   std::shared_ptr<AsyncQueue::Completion> completion_;
   UnwindingProbe probe_;
 };
@@ -147,9 +166,11 @@ class TransferWork final : public Work::State {
   void wait() override {
     if (waited_) return;
     waited_ = true;
-    if (transfer_->done()) return transfer_->wait();  // for its error
-    Core::Entry entry(*core_, call_);
-    core_->blocked([&] { transfer_->wait(); });
+    core_->observed(call_, CommEvent::How::kWait, [&] {
+      if (transfer_->done()) return transfer_->wait();  // for its error
+      Core::Entry entry(*core_, call_);
+      core_->blocked([&] { transfer_->wait(); });
+    });
   }
   bool done() const override { return waited_ || transfer_->done(); }
 
@@ -175,6 +196,7 @@ class CommunicatorOverBackend final : public Communicator {
   int size() const override { return core_->backend().size(); }
   const std::string& name() const override { return core_->backend().group().name; }
   CommStats stats() const override { return core_->stats(); }
+  void observe(CommObserver* observer) override { core_->observe(observer); }
   std::shared_ptr<JobLink> job_link() const override { return core_->job(); }
 
   void all_reduce(const Tensor& t, ReduceOp op) override { blocking(all_reduce_of(t, op), t, t); }
@@ -212,7 +234,7 @@ class CommunicatorOverBackend final : public Communicator {
     Collective c;
     c.call.kind = OpKind::kBarrier;
     prepare(0);
-    core_->blocked([&] { core_->run(c); });
+    core_->blocked([&] { core_->run(c, CommEvent::How::kBlocking); });
   }
 
   Work send(const Tensor& t, int peer, int tag) override { return transfer(OpKind::kSend, t, peer, tag); }
@@ -285,19 +307,19 @@ class CommunicatorOverBackend final : public Communicator {
 
   void blocking(const Collective& c, const Tensor& in, const Tensor&) {
     prepare(in.num_bytes());
-    core_->blocked([&] { core_->run(c); });
+    core_->blocked([&] { core_->run(c, CommEvent::How::kBlocking); });
   }
 
   Work async(const Collective& c, const Tensor& in, const Tensor& out) {
     core_->count_call(in.num_bytes());
     core_->throw_kept_error();
     if (size() == 1) {  // nothing to wait for
-      core_->run(c);
+      core_->run(c, CommEvent::How::kBlocking);
       return Work();
     }
     // The tensors are held so that their memory outlives the call, whatever the caller does.
-    auto completion = queue_.submit([core = core_, c, in, out] { core->run(c); });
-    return Work(std::make_shared<CollectiveWork>(core_, std::move(completion)));
+    auto completion = queue_.submit([core = core_, c, in, out] { core->run(c, CommEvent::How::kBeside); });
+    return Work(std::make_shared<CollectiveWork>(core_, c.call, std::move(completion)));
   }
 
   Work transfer(OpKind kind, const Tensor& t, int peer, int tag) {

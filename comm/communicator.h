@@ -14,8 +14,10 @@
 // communicator, the operation, and the rank at fault.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tensor/tensor.h"
@@ -54,6 +56,26 @@ struct CommStats {
   uint64_t num_bytes = 0;   // payload handed to collectives and sends
 };
 
+// One call as it was carried out, for profiles.
+struct CommEvent {
+  using Clock = std::chrono::steady_clock;
+  std::string_view call;   // "all_reduce", "recv"
+  std::string_view group;  // the communicator's name
+  int ranks = 1;           // of the group
+  uint64_t num_bytes = 0;  // of the caller's input
+  int peer = -1;           // other side of a send or receive, root of a broadcast
+  // A collective on the caller's thread; one on the communicator's own, beside the caller's compute; the caller in
+  // Work::wait() for such a one, or for a send or receive.
+  enum class How : uint8_t { kBlocking, kBeside, kWait } how = How::kBlocking;
+  Clock::time_point begin, end;
+};
+
+class CommObserver {
+ public:
+  virtual ~CommObserver() = default;
+  virtual void done(const CommEvent& event) = 0;  // from any thread
+};
+
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -62,6 +84,9 @@ class Communicator {
   virtual int size() const = 0;
   virtual const std::string& name() const = 0;  // "world", "tp", "dp": for messages
   virtual CommStats stats() const = 0;
+  // Tells `observer` of each call that ends from here on; null: nobody. Not of groups split off. No asynchronous call may be
+  // under way; `observer` must live until it is replaced. A group of one rank has nothing to tell.
+  virtual void observe(CommObserver* observer) = 0;
 
   // t = op over ranks of t, elementwise, in place. f32, bf16, f16, i32, i64.
   virtual void all_reduce(const Tensor& t, ReduceOp op = ReduceOp::kSum) = 0;

@@ -128,6 +128,19 @@ bool started_by_mpi_launcher() {
   return false;
 }
 
+std::string mpi_library() {
+  TRIREME_ASSERT(mpi_is_up());
+  char name[MPI_MAX_LIBRARY_VERSION_STRING] = {};
+  int length = 0, version = 0, subversion = 0, level = 0;
+  MPI_Get_library_version(name, &length);
+  MPI_Get_version(&version, &subversion);
+  MPI_Query_thread(&level);
+  // Libraries write a paragraph: up to the first comma or line's end is the name and version.
+  const std::string full(name);
+  return text(full.substr(0, full.find_first_of(",\n")), ", standard ", version, '.', subversion, ", ",
+              thread_level_name(level));
+}
+
 std::unique_ptr<Communicator> make_mpi_world(const MpiWorldOptions& options) {
   check<CommError>(mpi_is_up(), "make_mpi_world: MPI is not initialised; make an MpiEnvironment first");
   int rank = 0, size = 1;

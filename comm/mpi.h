@@ -25,6 +25,10 @@ class MpiEnvironment {
 // True if this process was started as one of several ranks, or of one, by an MPI launcher.
 bool started_by_mpi_launcher();
 
+// The MPI library, its version, and the thread level it gave: "Open MPI v4.1.4, standard 3.1, MPI_THREAD_MULTIPLE". Needs an
+// MpiEnvironment.
+std::string mpi_library();
+
 struct MpiWorldOptions {
   // Communicators whose ranks are all on one host exchange data through memory they share. False: through MPI always.
   bool share_memory = true;

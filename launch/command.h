@@ -23,6 +23,7 @@ int run_tokenize(const Words& words);
 int run_prepare(const Words& words);
 int run_config(const Words& words);
 int run_ckpt(const Words& words);
+int run_doctor(const Words& words);
 
 // This process's place in its job: MPI where a launcher started it, else a single rank.
 class Job {

@@ -21,6 +21,7 @@ constexpr Command kCommands[] = {
     {"prepare", "turn text or JSONL into an indexed token file", run_prepare},
     {"config", "validate, dump or describe run configs", run_config},
     {"ckpt", "list and verify checkpoints", run_ckpt},
+    {"doctor", "what this machine and job are, how fast, and what is wrong", run_doctor},
 };
 
 void print_help(std::FILE* out) {

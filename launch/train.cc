@@ -1,7 +1,12 @@
 #include "trainer/train.h"
 
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
 #include <csignal>
 #include <cstdio>
+#include <thread>
 
 #include "data/tokenizer_files.h"
 #include "inference/engine.h"
@@ -13,11 +18,14 @@ namespace trireme {
 namespace {
 
 constexpr char kHelp[] =
-    "usage: trireme train CONFIG [key.path=value ...] [--dry-run [--ranks N]]\n\n"
+    "usage: trireme train CONFIG [key.path=value ...] [--dry-run [--ranks N[,N...]] [--rates FILE] ...]\n\n"
     "Trains the run that CONFIG describes, or goes on with it from its last checkpoint. Any value of the config can be\n"
     "given on the command line. SIGUSR1, SIGTERM or Ctrl-C: saves and ends with exit code 75; the same command goes on.\n\n"
-    "  --dry-run   print layout, memory and batch arithmetic, and end\n"
-    "  --ranks N   ranks that a dry run assumes (default: 1)\n\n"
+    "  --dry-run            print layout, memory, a predicted step and the best layouts found, and end\n"
+    "  --ranks N[,N...]     ranks that a dry run assumes (default: 1); of several, a table\n"
+    "  --rates FILE         predict with these rates, of `mpirun -np N trireme doctor --json`, instead of measuring some\n"
+    "  --ranks-per-host N   (default: that of --rates, else as many as this host has cores)\n"
+    "  --memory-gb G        of a rank, for the layouts found (default: this host's, divided by its ranks)\n\n"
     "examples:\n"
     "  mpirun -np 2 trireme train configs/quickstart.yaml parallel.tensor=2\n"
     "  mpirun -np 8 trireme train configs/gpt2-124m.yaml parallel.tensor=2 parallel.pipeline=2\n"
@@ -46,10 +54,45 @@ std::vector<std::string> write_samples(const ShardedModel& model, const RunConfi
   return texts;
 }
 
+std::vector<int> rank_counts(const std::string& list) {
+  std::vector<int> counts;
+  for (size_t begin = 0; begin <= list.size();) {
+    const size_t end = std::min(list.find(',', begin), list.size());
+    int count = 0;
+    const auto [stop, error] = std::from_chars(list.data() + begin, list.data() + end, count);
+    check<ConfigError>(error == std::errc() && stop == list.data() + end && count >= 1 && count <= 1 << 20, "--ranks=", list,
+                       ": wants an integer from 1 to ", 1 << 20, ", or several with commas between");
+    counts.push_back(count);
+    begin = end + 1;
+  }
+  return counts;
+}
+
+DryRunOptions dry_run_options(const Arguments& args, const RunConfig& config) {
+  DryRunOptions options;
+  options.world_sizes = rank_counts(args.value("ranks").value_or("1"));
+  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const int most = *std::max_element(options.world_sizes.begin(), options.world_sizes.end());
+  options.ranks_per_host = static_cast<int>(args.integer("ranks-per-host", std::min(cores, most), 1, 1 << 16));
+  if (const auto file = args.value("rates")) {
+    options.rates = load_machine_rates(*file);
+    options.rates_source = "of " + *file;
+    if (!args.has("ranks-per-host")) options.ranks_per_host = options.rates.ranks_per_host;
+  } else {
+    const int threads = config.run.threads ? static_cast<int>(config.run.threads) : std::max(1, cores / options.ranks_per_host);
+    options.rates = measure_machine_rates_alone(threads, options.ranks_per_host);
+    options.rates_source = "measured now by one process";
+  }
+  const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+  options.memory_bytes =
+      args.has("memory-gb") ? args.number("memory-gb", 0, 1e-3, 1e6) * (1 << 30) : memory / options.ranks_per_host;
+  return options;
+}
+
 }  // namespace
 
 int run_train(const Words& words) {
-  const Arguments args(words, {"ranks"}, {"dry-run", "help"});
+  const Arguments args(words, {"ranks", "rates", "ranks-per-host", "memory-gb"}, {"dry-run", "help"});
   if (args.has("help")) {
     std::fputs(kHelp, stdout);
     return 0;
@@ -59,10 +102,11 @@ int run_train(const Words& words) {
   const Words overrides(args.rest().begin() + 1, args.rest().end());
   if (args.has("dry-run")) {
     const RunConfig config = load_run_config(path, overrides);
-    std::fputs(dry_run(config, static_cast<int>(args.integer("ranks", 1, 1, 1 << 24))).c_str(), stdout);
+    std::fputs(dry_run(config, dry_run_options(args, config)).c_str(), stdout);
     return 0;
   }
-  check<ConfigError>(!args.has("ranks"), "train: --ranks goes with --dry-run; a run has the ranks that mpirun starts");
+  for (const char* option : {"ranks", "rates", "ranks-per-host", "memory-gb"})
+    check<ConfigError>(!args.has(option), "train: --", option, " goes with --dry-run; a run has the ranks that mpirun starts");
   // The timeout is in the config, which is read again below with the verdict of all ranks.
   double timeout_s = 60;
   try {

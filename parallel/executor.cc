@@ -24,7 +24,9 @@ class Execution {
  public:
   Execution(const Schedule& schedule, Communicator& pp, StageWork& work)
       : schedule_(schedule), shape_(schedule.shape), stage_(pp.rank()), pp_(pp), work_(work),
-        backwards_done_(shape_.chunks, 0), start_(Clock::now()) {}
+        backwards_done_(shape_.chunks, 0), start_(Clock::now()) {
+    report_.begin = start_;
+  }
 
   PipelineReport run() {
     const StageActions& actions = schedule_.stages[stage_];
@@ -82,6 +84,10 @@ class Execution {
     if (action.pass == Pass::kForward) {
       if (schedule_.forward_only) return work_.forward(action.micro_batch, action.chunk, arrived, nullptr);
       Live live{std::make_unique<Tape>(), {}, {}};
+      if (OpObserver* observer = work_.observer()) {
+        live.tape->observe(observer);
+        observer->forward_begins();
+      }
       if (arrived.defined()) live.input = live.tape->variable(arrived);
       live.output = work_.forward(action.micro_batch, action.chunk, live.input, live.tape.get());
       Tensor result = live.output.detach();

@@ -2,6 +2,8 @@
 // sent to the neighbours it names. What a forward is, the executor does not know: that is a StageWork.
 #pragma once
 
+#include <chrono>
+
 #include "comm/communicator.h"
 #include "parallel/schedule.h"
 #include "tensor/tape.h"
@@ -27,10 +29,13 @@ class StageWork {
 
   // For the watchdog and the timeline: what this rank does from now on.
   virtual void activity(const std::string& /*what*/) {}
+  // Is told of the ops of every tape; null: nobody.
+  virtual OpObserver* observer() { return nullptr; }
 };
 
 struct PipelineReport {
-  std::vector<TimedAction> actions;  // of this stage, in seconds since the call began
+  std::chrono::steady_clock::time_point begin;  // of the call
+  std::vector<TimedAction> actions;             // of this stage, in seconds since then
   double total_s = 0;
   double busy_s = 0;                 // inside actions
   double wait_s = 0;                 // for messages

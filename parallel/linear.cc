@@ -89,7 +89,7 @@ Tensor Linear::product(const Tensor& x, bool with_bias) const {
     });
     reducing.wait();
     if (dx.defined()) grads.add(0, dx);
-  });
+  }, linear_work(y.dim(0), w));
   return y;
 }
 

@@ -5,6 +5,8 @@
 namespace trireme {
 namespace {
 
+constexpr OpWork kHandsOn{.forward_moves = false, .backward_moves = false};
+
 Tensor own_copy(const Tensor& x) {
   Tensor y = empty_like(x);
   copy(x, y);
@@ -35,7 +37,7 @@ Tensor copy_to_tensor_ranks(const Tensor& x, Communicator& tp) {
     Tensor dx = own_copy(grads.out());
     tp.all_reduce(dx);
     grads.add(0, dx);
-  });
+  }, kHandsOn);
   return y;
 }
 
@@ -44,7 +46,8 @@ Tensor sum_over_tensor_ranks(const Tensor& x, Communicator& tp) {
   Tensor y = own_copy(x.detach());
   tp.all_reduce(y);
   if (Tape* tape = x.tape())
-    tape->record("sum_over_tensor_ranks", {x}, {&y}, [](Grads& grads) { grads.add(0, grads.out()); });
+    tape->record("sum_over_tensor_ranks", {x}, {&y}, [](Grads& grads) { grads.add(0, grads.out()); },
+                 kHandsOn);
   return y;
 }
 
@@ -52,7 +55,8 @@ Tensor gather_rows(const Tensor& x, Communicator& tp) {
   if (tp.size() == 1) return x;
   Tensor y = gathered(x.detach(), tp);
   if (Tape* tape = x.tape())
-    tape->record("gather_rows", {x}, {&y}, [&tp](Grads& grads) { grads.add(0, reduce_scattered(grads.out(), tp)); });
+    tape->record("gather_rows", {x}, {&y}, [&tp](Grads& grads) { grads.add(0, reduce_scattered(grads.out(), tp)); },
+                 kHandsOn);
   return y;
 }
 
@@ -60,7 +64,8 @@ Tensor reduce_scatter_rows(const Tensor& x, Communicator& tp) {
   if (tp.size() == 1) return x;
   Tensor y = reduce_scattered(x.detach(), tp);
   if (Tape* tape = x.tape())
-    tape->record("reduce_scatter_rows", {x}, {&y}, [&tp](Grads& grads) { grads.add(0, gathered(grads.out(), tp)); });
+    tape->record("reduce_scatter_rows", {x}, {&y}, [&tp](Grads& grads) { grads.add(0, gathered(grads.out(), tp)); },
+                 kHandsOn);
   return y;
 }
 
@@ -95,7 +100,7 @@ Tensor on_backward(const Tensor& x, std::function<void()> before, std::function<
       grads.weight_step(before);
     }
     grads.add(0, grads.out());
-  });
+  }, kHandsOn);
   return y;
 }
 

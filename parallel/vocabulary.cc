@@ -76,7 +76,7 @@ TokenLoss vocabulary_loss(const Tensor& x, const Tensor& weight, const Tensor& l
     tape->record("vocabulary_loss", {x}, {&result.loss}, [dx](Grads& grads) {
       TRIREME_ASSERT(grads.out().data<float>()[0] == 1.0f);
       grads.add(0, dx);
-    });
+    }, {.forward_flops = 3 * linear_work(tokens, w).forward_flops, .backward_moves = false});
   return result;
 }
 

@@ -26,10 +26,12 @@ void Grads::add(int i, const Tensor& grad) {
 
 void Grads::weight_step(std::function<void()> step) {
   if (tape_->split_)
-    tape_->weight_steps_.push_back(std::move(step));
+    tape_->weight_steps_.push_back({tape_->nodes_[node_].op, std::move(step)});
   else
     step();
 }
+
+OpObserver* Grads::observer() const { return tape_->observer_; }
 
 int Tape::new_variable(Tensor& t, bool keep) {
   t.tape_ = this;
@@ -47,15 +49,23 @@ Tensor Tape::variable(const Tensor& t) {
 }
 
 void Tape::record(const char* op, std::initializer_list<Tensor> inputs, std::initializer_list<Tensor*> outputs,
-                  Backward backward) {
+                  Backward backward, OpWork work) {
   TRIREME_ASSERT(!done_);
-  Node node{op, {}, {}, {}, std::move(backward)};
+  Node node{op, {}, {}, {}, std::move(backward), work.backward_flops, 0};
   for (const Tensor& x : inputs) {
     TRIREME_ASSERT(!x.tape() || x.tape() == this);
     node.inputs.push_back(x.tape() && is_float(x.dtype()) ? x.variable() : -1);
     node.slots.push_back(x.tape() ? nullptr : x.slot());
   }
   for (Tensor* y : outputs) node.outputs.push_back(new_variable(*y, false));
+  if (observer_) {
+    double bytes = 0;
+    for (const Tensor& x : inputs)
+      if (x.tape()) bytes += static_cast<double>(x.num_bytes());
+    for (Tensor* y : outputs) bytes += static_cast<double>(y->num_bytes());
+    if (work.backward_moves) node.backward_bytes = bytes;
+    observer_->forward_done({op, work.forward_flops, work.forward_moves ? bytes : 0});
+  }
   nodes_.push_back(std::move(node));
 }
 
@@ -86,7 +96,9 @@ void Tape::run(const Tensor& y, const Tensor& dy) {
       Grads grads;
       grads.tape_ = this;
       grads.node_ = n;
+      if (observer_) observer_->backward_begins();
       nodes_[n].backward(grads);
+      if (observer_) observer_->backward_done({nodes_[n].op, nodes_[n].backward_flops, nodes_[n].backward_bytes});
     }
     nodes_[n].backward = nullptr;
     for (int v : nodes_[n].outputs)
@@ -105,9 +117,12 @@ void Tape::backward_inputs(const Tensor& y, const Tensor& dy) {
 }
 
 void Tape::backward_weights() {
-  for (auto& step : weight_steps_) {
-    step();
-    step = nullptr;
+  for (WeightStep& step : weight_steps_) {
+    if (observer_) observer_->backward_begins();
+    step.run();
+    step.run = nullptr;
+    // What it has to do was counted with the part for the inputs.
+    if (observer_) observer_->backward_done({step.op, 0, 0});
   }
   weight_steps_.clear();
 }
@@ -145,11 +160,13 @@ Tensor recompute(const std::function<Tensor(const Tensor&)>& fn, const Tensor& x
   Tensor y = fn(x.detach()).detach();
   tape->record("recompute", {x}, {&y}, [fn, input = x.detach()](Grads& grads) {
     Tape inner;
+    inner.observe(grads.observer());
+    if (OpObserver* observer = grads.observer()) observer->forward_begins();
     Tensor x_again = inner.variable(input);
     Tensor y_again = fn(x_again);
     inner.backward(y_again, grads.out());
     if (Tensor dx = inner.take_grad(x_again); dx.defined()) grads.add(0, dx);
-  });
+  }, {.forward_moves = false, .backward_moves = false});
   return y;
 }
 

@@ -22,6 +22,8 @@ struct GradSlot {
   bool empty = true;  // nothing since the last zeroing: the next writer overwrites instead of adding
 };
 
+class OpObserver;
+
 // What a backward step sees: gradients of its outputs, and places for those of its inputs.
 class Grads {
  public:
@@ -38,10 +40,36 @@ class Grads {
   // backward into input and weight parts (zero-bubble schedules, Qi et al. 2023, arXiv:2401.10241).
   void weight_step(std::function<void()> step);
 
+  // Of the tape, or null.
+  OpObserver* observer() const;
+
  private:
   friend class Tape;
   Tape* tape_ = nullptr;
   int node_ = -1;
+};
+
+// What an op has to do at least, for profiles.
+struct OpWork {
+  double forward_flops = 0, backward_flops = 0;  // of matrix products and attention
+  // Whether it moves bytes: each of its tensors that has a gradient read or written once. Not where it hands tensors on,
+  // communicates, or consists of other ops.
+  bool forward_moves = true, backward_moves = true;
+};
+
+// Told of the ops of the tapes that it observes (Tape::observe), on the thread that computes them. An op's forward began
+// where the call before on this observer ended; a backward has a call at each end, and may hold others inside.
+class OpObserver {
+ public:
+  struct Done {
+    const char* op;
+    double flops, bytes;  // at least: see OpWork
+  };
+  virtual ~OpObserver() = default;
+  virtual void forward_begins() = 0;  // of the first op
+  virtual void forward_done(const Done& done) = 0;
+  virtual void backward_begins() = 0;
+  virtual void backward_done(const Done& done) = 0;
 };
 
 class Tape {
@@ -59,7 +87,7 @@ class Tape {
   // Records one op. Inputs that are neither variables nor parameters are constants. Marks the outputs as variables.
   // `backward` runs at most once and is destroyed right after, so what it holds is freed as backward proceeds.
   void record(const char* op, std::initializer_list<Tensor> inputs, std::initializer_list<Tensor*> outputs,
-              Backward backward);
+              Backward backward, OpWork work = {});
 
   // Runs the steps in reverse order from y, whose gradient is dy (y's shape and dtype). Once only.
   void backward(const Tensor& y, const Tensor& dy);
@@ -72,6 +100,9 @@ class Tape {
 
   size_t num_nodes() const { return nodes_.size(); }
 
+  // From here on; null for nobody. Tapes of recomputed ops tell the same observer.
+  void observe(OpObserver* observer) { observer_ = observer; }
+
  private:
   friend class Grads;
   struct Node {
@@ -80,6 +111,11 @@ class Tape {
     std::vector<GradSlot*> slots;  // null unless a parameter
     std::vector<int> outputs;
     Backward backward;
+    double backward_flops, backward_bytes;
+  };
+  struct WeightStep {
+    const char* op;
+    std::function<void()> run;
   };
   void run(const Tensor& y, const Tensor& dy);
   void accumulate(int variable, const Tensor& grad);
@@ -88,7 +124,8 @@ class Tape {
   std::vector<Node> nodes_;
   std::vector<Tensor> grads_;  // by variable; freed as soon as the producing node has run
   std::vector<char> keep_;     // whether the variable is a leaf whose gradient is kept for take_grad()
-  std::vector<std::function<void()>> weight_steps_;
+  std::vector<WeightStep> weight_steps_;
+  OpObserver* observer_ = nullptr;
   bool split_ = false;
   bool done_ = false;
 };

@@ -18,6 +18,7 @@
 #include "trainer/checkpoint_load.h"
 #include "trainer/checkpoint_slices.h"
 #include "trainer/checkpoint_state.h"
+#include "trainer/tuning.h"
 
 namespace trireme {
 namespace {
@@ -202,6 +203,7 @@ struct Checkpointer::Impl {
     saved.zero = buckets.options().zero;
     save.texts.push_back({"state.json", to_text(saved)});
     save.texts.push_back({"run.yaml", options.run_yaml});
+    if (!options.tuning.empty()) save.texts.push_back({kTuningFile, options.tuning});
     save.texts.insert(save.texts.end(), tokenizer.begin(), tokenizer.end());
   }
 

@@ -6,6 +6,7 @@
 //   state.json                                         RunState, layout, seed, identity of the data, format version
 //   manifest.json                                      size and XXH3-128 of each file
 //   run.yaml                                           the resolved config
+//   tuning.txt                                         the measured choices it runs with (trainer/tuning.h), if any
 // and DIR/latest is a link to the newest complete one. A checkpoint is written as step-N.tmp, every file synced, renamed,
 // the folder synced, then the link replaced: what is visible is complete, at a kill at any system call.
 // Every slice is under a global name, so any layout loads what any other saved; on the same layout it is bit-exact.
@@ -28,6 +29,7 @@ struct CheckpointOptions {
   std::filesystem::path dir;       // of the run
   std::filesystem::path tokenizer; // folder or file whose tokenizer files are copied in; empty: none
   std::string run_yaml;            // resolved config
+  std::string tuning;              // text of tuning.txt; empty: none
   uint64_t seed = 0;
   uint64_t data_identity = 0;      // hash over the training files' content hashes and data options; 0: not checked
   int64_t keep_last = 2;           // 0: all

@@ -41,6 +41,14 @@ void Optimizer::reset_masters() {
   }
 }
 
+double Optimizer::bytes_per_step() const {
+  double elements = 0;
+  for (const Bucket& b : buckets_.buckets()) elements += static_cast<double>(b.shard_size);
+  // Masters are among the states and stand for the values, whose copies are only written.
+  const double values = has_masters_ ? static_cast<double>(size_of(buckets_.options().dtype)) : 8;
+  return elements * (values + 4 + 8 * static_cast<double>(state_.size()));
+}
+
 void Optimizer::step(double learning_rate, double grad_scale, int64_t step) {
   for (size_t i = 0; i < buckets_.buckets().size(); ++i) {
     Bucket& b = buckets_.buckets()[i];

@@ -38,6 +38,8 @@ class Optimizer {
   void reset_masters();
   std::vector<OptimizerState>& state() { return state_; }
   const OptimizerOptions& options() const { return options_; }
+  // What step() reads and writes at least: values (and the 16-bit copies), gradients, state.
+  double bytes_per_step() const;
 
  private:
   Tensor& shard(const char* name, size_t bucket);

@@ -33,6 +33,7 @@ struct RunSection {
   int64_t seed = 1234;
   DeviceChoice device = DeviceChoice::kAuto;
   int64_t threads = 0;
+  std::string tuning;  // empty: the compiled-in rules, or those that the checkpoint was trained with
   ResumeMode resume = ResumeMode::kAuto;
   int64_t log_every_steps = 10;
 
@@ -161,6 +162,14 @@ struct SampleSection {
   bool operator==(const SampleSection&) const = default;
 };
 
+struct ProfileSection {
+  int64_t steps = 0;
+  int64_t start_step = 0;
+
+  void describe(FieldList& list);
+  bool operator==(const ProfileSection&) const = default;
+};
+
 struct RunConfig {
   std::string source;  // the file, for messages; not compared
   RunSection run;
@@ -173,6 +182,7 @@ struct RunConfig {
   CommSection comm;
   LogSection log;
   SampleSection sample;
+  ProfileSection profile;
 
   bool operator==(const RunConfig& other) const;
 };

@@ -19,6 +19,7 @@ void RunSection::describe(FieldList& list) {
       "device", device, {{"auto", DeviceChoice::kAuto}, {"cpu", DeviceChoice::kCpu}, {"cuda", DeviceChoice::kCuda}},
       "auto: cuda where there is a driver and a build with it, else cpu");
   list.add("threads", threads, "of each rank; 0: the host's cores divided by its ranks").at_least(0).at_most(4096);
+  list.add("tuning", tuning, "file of `trireme doctor --tune`; empty: the checkpoint's, or the built-in rules");
   list.choice<ResumeMode>(
       "resume", resume, {{"auto", ResumeMode::kAuto}, {"never", ResumeMode::kNever}, {"must", ResumeMode::kMust}},
       "from the last checkpoint in run.dir; auto: if there is one; must: fail if there is none");
@@ -148,9 +149,17 @@ void SampleSection::describe(FieldList& list) {
   list.add("temperature", temperature, "0: always the likeliest token").at_least(0).at_most(100);
 }
 
+void ProfileSection::describe(FieldList& list) {
+  list.section("profile", "a few steps, each op and collective timed on all ranks; files in run.dir/profile");
+  list.add("steps", steps, "0: none").at_least(0).at_most(1000).unit("steps");
+  list.add("start_step", start_step, "the first of them; 0: the third of this start, or earlier if the run is shorter")
+      .at_least(0).at_most(kManySteps);
+}
+
 bool RunConfig::operator==(const RunConfig& o) const {
   return run == o.run && model == o.model && tokenizer == o.tokenizer && data == o.data && train == o.train &&
-         parallel == o.parallel && checkpoint == o.checkpoint && comm == o.comm && log == o.log && sample == o.sample;
+         parallel == o.parallel && checkpoint == o.checkpoint && comm == o.comm && log == o.log && sample == o.sample &&
+         profile == o.profile;
 }
 
 FieldList fields_of(RunConfig& config) {
@@ -164,6 +173,7 @@ FieldList fields_of(RunConfig& config) {
   config.comm.describe(list);
   config.log.describe(list);
   config.sample.describe(list);
+  config.profile.describe(list);
   return list;
 }
 

@@ -22,6 +22,7 @@
 #include "trainer/metrics.h"
 #include "trainer/run_setup.h"
 #include "trainer/train_step.h"
+#include "trainer/tuning.h"
 
 namespace trireme {
 namespace {
@@ -91,7 +92,8 @@ class Run {
     agreed(world_, [&] { prepare_folder(); });
     resume();
     if (rank0()) reporter_ = std::make_unique<Reporter>(config_.run.dir, config_.log, setup_.total_steps, state_.step);
-    const double rate = sum_over(world_, {measure_gemm_rate(num_threads(), config_.train.dtype)})[0];
+    gemm_rate_ = measure_gemm_rate(num_threads(), config_.train.dtype);
+    const double rate = sum_over(world_, {gemm_rate_})[0];
     flops_share_ = training_flops_per_token(setup_.model, config_.data.sequence_length) / rate;
     announce(rate);
     const int code = loop();
@@ -131,7 +133,6 @@ class Run {
     options.data_identity = setup_.data_identity(config_);
     options.keep_last = config_.checkpoint.keep_last;
     options.async = config_.checkpoint.async;
-    checkpointer_ = std::make_unique<Checkpointer>(model_, buckets_, *optimizer_, options);
     // A later start would take the old run's higher step for this one's.
     agreed(world_, [&] {
       if (!rank0() || config_.run.resume != ResumeMode::kNever) return;
@@ -146,6 +147,8 @@ class Run {
           }))
         found = path->string();
     found = world_.broadcast_string(found, 0);
+    options.tuning = tune(found);
+    checkpointer_ = std::make_unique<Checkpointer>(model_, buckets_, *optimizer_, options);
     if (found.empty()) {
       check<ConfigError>(config_.run.resume != ResumeMode::kMust, "run.resume=must, but ", config_.run.dir,
                          " holds no complete checkpoint; use run.resume=auto to start anew");
@@ -157,6 +160,26 @@ class Run {
     resumed_from_ = found;
   }
 
+  // Puts the choices of run.tuning in force, or else those that the checkpoint was trained with, or else the rules, alike on
+  // all ranks. Returns their text; empty: the rules.
+  std::string tune(const std::filesystem::path& checkpoint) {
+    std::string chosen;
+    agreed(world_, [&] {
+      if (!rank0()) return;
+      std::string saved;
+      if (const auto path = checkpoint / kTuningFile; !checkpoint.empty() && std::filesystem::exists(path))
+        saved = Tuning::load(path).to_text();
+      chosen = config_.run.tuning.empty() ? saved : Tuning::load(config_.run.tuning).to_text();
+      if (!checkpoint.empty() && chosen != saved)
+        tuning_note_ = text("run.tuning=", config_.run.tuning, " is not what ", checkpoint.string(), " was trained with: "
+                            "from here on results differ in their last bits from those of a run that was not broken off");
+      if (!chosen.empty()) write_file_atomically(std::filesystem::path(config_.run.dir) / kTuningFile, chosen);
+    });
+    chosen = world_.broadcast_string(chosen, 0);
+    agreed(world_, [&] { (chosen.empty() ? Tuning() : Tuning::parse(chosen, kTuningFile)).use(); });
+    return chosen;
+  }
+
   void announce(double rate) {
     const double parameters = static_cast<double>(model_.global_num_parameters());
     if (!rank0()) return;
@@ -166,6 +189,7 @@ class Run {
                          " threads a rank; measured GEMM rate of all ranks ", static_cast<int64_t>(rate / 1e9),
                          " GFLOP/s"));
     for (const std::string& warning : setup_.plan.warnings) reporter_->warning(warning);
+    if (!tuning_note_.empty()) reporter_->warning(tuning_note_);
     if (!resumed_from_.empty()) reporter_->note(text("going on from ", resumed_from_, " at step ", state_.step));
   }
 
@@ -184,11 +208,13 @@ class Run {
         save(true);
         return kExitSaved;
       }
+      profile_from(state_.step + 1);
       const Clock::time_point begin = Clock::now();
       if (hooks_.step) hooks_.step(state_.step + 1);
       activity("loading data");
       const std::vector<TokenBatch> batches = load_batches(*setup_.train, plan_, state_.samples);
       times_.data += seconds_since(begin);
+      profile("data", begin);
       const double tp_before = mesh_.tp().stats().blocked_s;
       const double rate = schedule_.at(state_.step + 1);
       const StepResult result = step_->run(batches, rate, state_.updates + 1);
@@ -205,6 +231,7 @@ class Run {
       state_.tokens += result.skipped ? 0 : result.tokens;
       if (state_.first_loss == 0 && std::isfinite(result.loss)) state_.first_loss = result.loss;
       if (!result.skipped) last_loss_ = result.loss;
+      profile("step", begin);
       const double step_s = seconds_since(begin);
       state_.train_s += result.skipped ? 0 : step_s;
       interval_s += step_s;
@@ -264,6 +291,39 @@ class Run {
     return kExitDone;
   }
 
+  // Profiled are profile.steps steps, and what comes between them.
+  void profile_from(int64_t step) {
+    const ProfileSection& p = config_.profile;
+    if (p.steps == 0) return;
+    const int64_t fits = std::max<int64_t>(1, setup_.total_steps - start_step_ - p.steps + 1);
+    const int64_t first = p.start_step ? p.start_step : start_step_ + std::min<int64_t>(3, fits);
+    if (step == first) {
+      activity("measuring rates for the profile");
+      profiler_ = std::make_unique<Profiler>(mesh_, gemm_rate_);
+      profiler_->attach();
+      step_->set_profiler(profiler_.get());
+    }
+    if (step == first + p.steps) end_profile();
+    if (profiler_) profiler_->begin_step(step);
+  }
+  void profile(const char* phase, Clock::time_point begin) {
+    if (profiler_) profiler_->phase(phase, begin, Clock::now());
+  }
+  void end_profile() {
+    if (!profiler_) return;
+    step_->set_profiler(nullptr);
+    profiler_->detach();
+    try {
+      const std::string table = profiler_->write(config_.run.dir);
+      if (rank0())
+        reporter_->note(text(table, "profile written to ", config_.run.dir, "/profile: open timeline.json in "
+                             "ui.perfetto.dev or chrome://tracing"));
+    } catch (const FileError& e) {
+      reporter_->warning(text("profile: ", e.what()));
+    }
+    profiler_.reset();
+  }
+
   // Returns whether early stopping says so; `best` whether this is the best evaluation so far.
   bool evaluate(bool& best) {
     const Clock::time_point begin = Clock::now();
@@ -284,6 +344,7 @@ class Run {
     }
     state_.best_validation_loss = std::min(state_.best_validation_loss, r.loss);
     times_.evaluation += seconds_since(begin);
+    profile("evaluation", begin);
     if (rank0()) reporter_->evaluation({state_.step, r.loss, best});
     return early.patience > 0 && state_.evaluations_without_gain >= early.patience;
   }
@@ -297,6 +358,7 @@ class Run {
     saved_step_ = state_.step;
     if (wait || !config_.checkpoint.async) report_save(checkpointer_->finish());
     times_.checkpoint += seconds_since(begin);
+    profile("checkpoint", begin);
   }
 
   void report_save(const std::optional<SaveOutcome>& outcome) {
@@ -326,6 +388,7 @@ class Run {
 
   void finish(int code) {
     report_save(checkpointer_->finish());
+    end_profile();
     if (code == kExitDone) write_samples();
     const std::vector<double> mean = [&] {
       std::vector<double> sums = sum_over(world_, {times_.compute, times_.communication, times_.bubble, times_.optimizer,
@@ -368,6 +431,7 @@ class Run {
   const RunSetup& setup_;
   const TrainHooks& hooks_;
   const Clock::time_point started_;
+  std::unique_ptr<Profiler> profiler_;  // while steps are profiled; outlives the groups that it watches
   Mesh mesh_;
   ShardedModel model_;
   ParameterBuckets buckets_;
@@ -379,7 +443,8 @@ class Run {
   LearningRateSchedule schedule_;
   RunState state_;
   Times times_;
-  std::string resumed_from_;
+  std::string resumed_from_, tuning_note_;
+  double gemm_rate_ = 0;  // of this rank
   double flops_share_ = 0, last_loss_ = 0, earlier_s_ = 0;
   size_t peak_memory_ = 0;
   int64_t start_step_ = 0, retry_at_ = -1, saved_step_ = -1;

@@ -5,6 +5,7 @@
 
 #include "comm/communicator.h"
 #include "model/sharded_model.h"
+#include "trainer/machine_rates.h"
 #include "trainer/run_config.h"
 
 namespace trireme {
@@ -29,8 +30,17 @@ struct TrainHooks {
 // is taken; FileError and CommError as they come.
 int train(Communicator& world, const RunConfig& config, const TrainHooks& hooks);
 
-// What `trireme train --dry-run` prints: layout, memory and batch arithmetic. Takes no memory for the model. One process,
-// whatever the layout: world_size ranks are assumed.
-std::string dry_run(const RunConfig& config, int world_size);
+struct DryRunOptions {
+  std::vector<int> world_sizes = {1};
+  MachineRates rates;
+  std::string rates_source;  // "measured now", for the reader
+  int ranks_per_host = 1;
+  double memory_bytes = 0;   // of a rank, for the layouts that are suggested; 0: no limit
+};
+
+// What `trireme train --dry-run` prints. For one number of ranks: layout, batches, memory, the predicted step with the
+// formulas it comes from, and the best layouts found. For several: a row of the prediction each, or why the layout does
+// not fit, and the best layout of each. Takes no memory for the model, and one process, whatever the layout.
+std::string dry_run(const RunConfig& config, const DryRunOptions& options);
 
 }  // namespace trireme

@@ -18,8 +18,8 @@ double seconds_since(std::chrono::steady_clock::time_point t) {
 class ModelWork final : public StageWork {
  public:
   ModelWork(ShardedModel& model, const std::vector<TokenBatch>& batches, const PassContext& pass,
-            ParameterBuckets* buckets, const ActivityFn& activity)
-      : model_(model), batches_(batches), pass_(pass), buckets_(buckets), activity_(activity) {
+            ParameterBuckets* buckets, const ActivityFn& activity, OpObserver* observer)
+      : model_(model), batches_(batches), pass_(pass), buckets_(buckets), activity_(activity), observer_(observer) {
     if (!buckets) return;
     hooks_.begins = [this](int group) { buckets_->group_begins(group); };
     hooks_.done = [this](int group) { buckets_->group_done(group, last_); };
@@ -47,6 +47,8 @@ class ModelWork final : public StageWork {
     if (activity_) activity_(what);
   }
 
+  OpObserver* observer() override { return observer_; }
+
   double loss_sum() const { return loss_sum_; }
 
  private:
@@ -55,6 +57,7 @@ class ModelWork final : public StageWork {
   const PassContext& pass_;
   ParameterBuckets* buckets_;
   const ActivityFn& activity_;
+  OpObserver* observer_;
   GroupHooks hooks_;
   bool last_ = false;
   double loss_sum_ = 0;
@@ -94,12 +97,18 @@ StepResult TrainStep::forward_backward(const std::vector<TokenBatch>& micro_batc
   const PassContext pass{micro_batches[0], options_.recompute, true, options_.dropout_seed,
                          1.0 / static_cast<double>(result.tokens), nullptr, nullptr};
   buckets_.begin_step();
-  ModelWork work(model_, micro_batches, pass, &buckets_, activity_);
-  result.pipeline = run_schedule(schedule_for(static_cast<int>(micro_batches.size()), false), mesh.pp(), work);
+  ModelWork work(model_, micro_batches, pass, &buckets_, activity_, profiler_);
+  const Schedule& schedule = schedule_for(static_cast<int>(micro_batches.size()), false);
+  result.pipeline = run_schedule(schedule, mesh.pp(), work);
   const auto reduced = std::chrono::steady_clock::now();
   if (activity_) activity_("waiting for gradient reductions");
   buckets_.finish();
   result.reduce_s = seconds_since(reduced);
+  if (profiler_) {
+    profiler_->pipeline(schedule.shape, result.pipeline);
+    profiler_->phase("forward and backward", result.pipeline.begin, reduced);
+    profiler_->phase("rest of the reductions", reduced, std::chrono::steady_clock::now());
+  }
   // Only last stages have a loss; every tensor rank of one has the same.
   result.loss = sum_over(mesh.pp(), sum_over(mesh.dp(), {work.loss_sum()}))[0] / static_cast<double>(result.tokens);
   result.grad_norm = std::sqrt(buckets_.squared_norm());
@@ -118,6 +127,7 @@ StepResult TrainStep::run(const std::vector<TokenBatch>& micro_batches, double l
   const auto begin = std::chrono::steady_clock::now();
   optimizer_.step(learning_rate, scale, step);
   result.optimizer_s = seconds_since(begin);
+  if (profiler_) profiler_->phase("optimizer", begin, std::chrono::steady_clock::now(), optimizer_.bytes_per_step());
   return result;
 }
 
@@ -127,7 +137,7 @@ EvaluationResult TrainStep::evaluate(const std::vector<TokenBatch>& micro_batche
   if (!micro_batches.empty()) {
     for (const TokenBatch& b : micro_batches) labels += static_cast<double>(count_labels(b));
     const PassContext pass{micro_batches[0], Recompute::kNone, false, 0, 0, nullptr, nullptr};
-    ModelWork work(model_, micro_batches, pass, nullptr, activity_);
+    ModelWork work(model_, micro_batches, pass, nullptr, activity_, nullptr);
     run_schedule(schedule_for(static_cast<int>(micro_batches.size()), true), mesh.pp(), work);
     loss = work.loss_sum();
   }

@@ -10,6 +10,7 @@
 #include "parallel/buckets.h"
 #include "parallel/executor.h"
 #include "trainer/optimizer.h"
+#include "trainer/profile.h"
 
 namespace trireme {
 
@@ -51,6 +52,8 @@ class TrainStep {
   EvaluationResult evaluate(const std::vector<TokenBatch>& micro_batches);
 
   void set_activity(ActivityFn fn) { activity_ = std::move(fn); }
+  // Is told of ops, pipeline actions and phases of each step; null: nobody.
+  void set_profiler(Profiler* profiler) { profiler_ = profiler; }
 
  private:
   const Schedule& schedule_for(int micro_batches, bool forward_only);
@@ -60,6 +63,7 @@ class TrainStep {
   Optimizer& optimizer_;
   TrainStepOptions options_;
   ActivityFn activity_;
+  Profiler* profiler_ = nullptr;
   std::vector<Schedule> schedules_;  // by shape, made on first use
 };
 

@@ -192,6 +192,11 @@ RunPlan validate(const RunConfig& config, const ModelConfig& model, const RunEnv
   check_length(config, environment, plan);
   check_learning_rate(config.train, plan);
   check_optimizer(config.train);
+  require(config.profile.start_step == 0 || config.profile.steps > 0, "profile.start_step=", config.profile.start_step,
+          " with profile.steps=0, which profiles nothing; give profile.steps");
+  if (plan.total_steps && config.profile.start_step > *plan.total_steps)
+    plan.warnings.push_back(text("profile.start_step=", config.profile.start_step, " is above the run's ",
+                                 *plan.total_steps, " steps; nothing will be profiled"));
   check_metrics(config, plan);
   return plan;
 }
@@ -203,6 +208,7 @@ void check_paths(const RunConfig& config) {
             std::filesystem::current_path().string(), ")");
   };
   if (!config.model.from.empty()) need("model.from", config.model.from);
+  if (!config.run.tuning.empty()) need("run.tuning", config.run.tuning);
   if (!config.tokenizer.path.empty()) need("tokenizer.path", config.tokenizer.path);
   for (const DataSource& source : config.data.train) need("data.train", source.path);
   for (const std::string& path : config.data.validation) need("data.validation", path);

@@ -119,6 +119,18 @@ void check_dropout(const AttentionOptions& options, int64_t rows) {
         ", qkv has ", rows, " rows; row_keys must be i64[", rows, "]");
 }
 
+// Two products over the pairs of rows that attend, five in backward (the scores are computed again).
+OpWork work_of(const HeadLayout& layout, const Segments& segments, bool causal) {
+  double pairs = 0;
+  const auto starts = segments.starts.span<int32_t>();
+  for (size_t s = 0; s + 1 < starts.size(); ++s) {
+    const double rows = starts[s + 1] - starts[s];
+    pairs += causal ? rows * (rows + 1) / 2 : rows * rows;
+  }
+  const double product = 2 * pairs * static_cast<double>(layout.q_heads * layout.head_dim);
+  return {2 * product, 5 * product};
+}
+
 }  // namespace
 
 uint64_t attention_head_seed(uint64_t seed, int64_t global_head) {
@@ -210,7 +222,8 @@ Tensor attention(const Tensor& qkv, const HeadLayout& layout, const Segments& se
     tape->record("attention", {qkv}, {&out},
                  [call = std::make_shared<Call>(std::move(call)), saved = out.detach(), lse](Grads& grads) {
                    grads.add(0, backward(*call, saved, lse, grads.out()));
-                 });
+                 },
+                 work_of(layout, segments, options.causal));
   }
   return out;
 }

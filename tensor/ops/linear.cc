@@ -69,6 +69,11 @@ void linear_backward_bias(const Tensor& dy, GradSlot& bias_grad) {
   bias_grad.empty = false;
 }
 
+OpWork linear_work(int64_t tokens, const Tensor& weight) {
+  const double product = 2.0 * static_cast<double>(tokens) * static_cast<double>(weight.numel());
+  return {product, 2 * product};
+}
+
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   Tensor y = linear_forward(x, weight, bias);
   Tape* tape = recording({x, weight, bias});
@@ -88,7 +93,8 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
                    give_variable(grads, 1, weight, [&](GradSlot& s) { linear_backward_weight(dy, saved_x, s); });
                  if (!bias_slot && grads.wants(2))
                    give_variable(grads, 2, bias, [&](GradSlot& s) { linear_backward_bias(dy, s); });
-               });
+               },
+               linear_work(x.dim(0), weight));
   return y;
 }
 

@@ -28,4 +28,7 @@ void linear_backward_weight(const Tensor& dy, const Tensor& x, GradSlot& weight_
 // does not change its bits.
 void linear_backward_bias(const Tensor& dy, GradSlot& bias_grad);
 
+// Its products, both directions.
+OpWork linear_work(int64_t tokens, const Tensor& weight);
+
 }  // namespace trireme

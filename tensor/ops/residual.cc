@@ -77,7 +77,7 @@ Tensor add(const Tensor& a, const Tensor& b) {
     tape->record("add", {a, b}, {&y}, [](Grads& grads) {
       grads.add(0, grads.out());
       grads.add(1, grads.out());
-    });
+    }, {.backward_moves = false});
   }
   return y;
 }
@@ -90,7 +90,7 @@ Tensor add_bias_dropout(const Tensor& residual, const Tensor& x, const Tensor& b
   if (Tape* tape = recording({residual, x, bias})) {
     tape->record("add_bias_dropout", {residual, x, bias}, {&y}, [mask, keys = dropout.row_keys](Grads& grads) {
       sum_backward(grads, grads.out(), mask);
-    });
+    }, {.backward_moves = mask.active()});
   }
   return y;
 }

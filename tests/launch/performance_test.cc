@@ -1,0 +1,80 @@
+// What users see of speed, as whole jobs: profiles, the doctor, predictions, measured choices.
+#include <fstream>
+
+#include "base/files.h"
+#include "base/json.h"
+#include "tests/launch/launch.h"
+
+namespace trireme::testing {
+namespace {
+
+namespace fs = std::filesystem;
+
+TEST_F(Launch, AProfileOfTwoRanksIsWrittenAndTheLossesStayTheSame) {
+  expect_ends(2, training({"parallel.pipeline=2"}), 0);
+  const std::string output = expect_ends(2, training({"parallel.pipeline=2", "run.dir=" + at("profiled"), "profile.steps=2",
+                                                      "profile.start_step=4"}), 0);
+  EXPECT_EQ(losses("profiled"), losses("run"));
+  for (const char* part : {"time of a rank and a step: mean over 2 ranks, 2 steps", "wait for recv pp", "x floor"})
+    expect_says(output, part);
+  const std::string where = at("profiled/profile/timeline.json");
+  const boost::json::value trace = parse_json(read_text_file(where, 64 << 20), where);
+  std::map<int64_t, int> steps, ranks;
+  for (const boost::json::value& e : trace.as_array())
+    if (e.at("ph") == "X") {
+      ++ranks[e.at("pid").to_number<int64_t>()];
+      ++steps[e.at("args").at("step").to_number<int64_t>()];
+    }
+  EXPECT_EQ(ranks.size(), 2u);
+  EXPECT_EQ(steps.size(), 2u);
+  EXPECT_TRUE(steps.contains(4) && steps.contains(5));
+  for (const char* name : {"table.txt", "step.svg", "pipeline.svg"}) EXPECT_TRUE(fs::exists(at("profiled/profile/") + name));
+  expect_says(expect_ends(0, training({"profile.start_step=4"}), 2), "profile.steps=0, which profiles nothing");
+}
+
+TEST_F(Launch, TheDoctorsRatesPredictARun) {
+  // mpirun's own warnings would stand beside the JSON.
+  const std::string output = expect_ends(0, {"doctor", "--json", "--threads", "1"}, 0);
+  const boost::json::value doctor = parse_json(output, "doctor");
+  EXPECT_GT(doctor.at("rates").at("gemm_f32_flops").to_number<double>(), 0);
+  EXPECT_TRUE(doctor.at("findings").is_array());
+  std::ofstream(at("rates.json")) << output;
+  const std::string one = expect_ends(0, training({"--dry-run", "--rates", at("rates.json")}), 0);
+  for (const char* part : {"memory of the largest rank", "rates of " , "products: 2 t in out", "parallel.tensor=1 parallel.pipeline=1"})
+    expect_says(one, part);
+  expect_says(expect_ends(0, training({"--dry-run", "--rates", at("rates.json"), "--ranks", "2"}), 2),
+              "needs measured collectives; give --rates FILE");
+  const std::string several = expect_ends(0, training({"--dry-run", "--ranks", "1,2,3"}), 0);
+  for (const char* part : {"measured now", "layouts for 2 ranks", "train.global_batch=4 is not a multiple of"})
+    expect_says(several, part);
+  expect_says(expect_ends(0, training({"--dry-run", "--ranks", "2,x"}), 2), "--ranks=2,x: wants an integer from 1 to");
+  expect_says(expect_ends(0, training({"--memory-gb", "3"}), 2), "--memory-gb goes with --dry-run");
+  const std::string text = expect_ends(2, {"doctor"}, 0);
+  for (const char* part : {"collectives within a host, 2 ranks", "rank 1", "copy"}) expect_says(text, part);
+}
+
+TEST_F(Launch, ARunKeepsItsMeasuredChoicesWithItsCheckpoints) {
+  const auto text_of = [](const std::string& path) { return read_text_file(path, 1 << 20); };
+  expect_says(expect_ends(0, {"doctor", "--tune", at("tuning.txt"), "--config", at("run.yaml"), "--threads", "1"}, 0),
+              "run.tuning=");
+  // Choices that no measurement would make here, so that they differ from the rules.
+  std::ofstream(at("other.txt")) << "trireme tuning 1\n[products]\ntrireme gemm table 1\nrules f32_only\n"
+                                    "nt f32 f32 64 128 32 1 own\n";
+  expect_ends(0, training({"run.tuning=" + at("tuning.txt"), "train.steps=5"}), 0);
+  const std::string kept = text_of(at("run/latest/tuning.txt"));
+  EXPECT_EQ(kept, text_of(at("run/tuning.txt")));
+  EXPECT_EQ(kept.rfind("trireme tuning 1\n[products]\n", 0), 0u);
+  // Goes on with the checkpoint's without being told, and says so if told another.
+  fs::remove(at("tuning.txt"));
+  const std::string on = expect_ends(0, training({"train.steps=10"}), 0);
+  EXPECT_EQ(on.find("differ in their last bits"), on.npos);
+  EXPECT_EQ(text_of(at("run/latest/tuning.txt")), kept);
+  expect_says(expect_ends(0, training({"run.tuning=" + at("other.txt")}), 0), "differ in their last bits");
+  EXPECT_NE(text_of(at("run/latest/tuning.txt")), kept);
+  std::ofstream(at("broken.txt")) << "trireme tuning 1\n[products]\nnothing\n";
+  expect_says(expect_ends(2, training({"run.tuning=" + at("broken.txt"), "run.dir=" + at("new")}), 2), "broken.txt, [products]: line 1");
+  expect_says(expect_ends(0, training({"run.tuning=/absent"}), 2), "run.tuning=/absent is not there");
+}
+
+}  // namespace
+}  // namespace trireme::testing

@@ -1,0 +1,79 @@
+#include "trainer/tuning.h"
+
+#include <algorithm>
+
+#include "base/files.h"
+#include "parallel/vocabulary.h"
+
+namespace trireme {
+namespace {
+
+constexpr std::string_view kHeading = "trireme tuning 1", kProducts = "[products]";
+constexpr size_t kMaxBytes = 4 << 20;
+
+std::string_view trimmed(std::string_view line) {
+  const size_t end = line.find_last_not_of(" \t\r");
+  return line.substr(0, end == line.npos ? 0 : end + 1);
+}
+
+}  // namespace
+
+std::string Tuning::to_text() const { return text(kHeading, "\n", kProducts, "\n", products.to_text()); }
+
+Tuning Tuning::parse(std::string_view contents, const std::string& where) {
+  Tuning tuning;
+  bool heading = false, products = false;
+  int line_number = 0;
+  while (!contents.empty()) {
+    const size_t end = std::min(contents.find('\n'), contents.size());
+    const std::string_view line = trimmed(contents.substr(0, end));
+    contents.remove_prefix(std::min(end + 1, contents.size()));
+    ++line_number;
+    if (line.empty() || line.starts_with('#')) continue;
+    if (!heading) {
+      check<FileError>(line == kHeading, where, ": line ", line_number, ": want \"", kHeading, "\"");
+      heading = true;
+      continue;
+    }
+    check<FileError>(line == kProducts, where, ": line ", line_number, ": \"", line, "\" is no section; want ", kProducts);
+    check<FileError>(!products, where, ": line ", line_number, ": ", kProducts, " was given before");
+    products = true;
+    // To the next section.
+    size_t section = 0;
+    while (section < contents.size() && contents[section] != '[') {
+      const size_t next = contents.find('\n', section);
+      section = next == contents.npos ? contents.size() : next + 1;
+    }
+    tuning.products = GemmTable::parse(contents.substr(0, section), where + ", " + std::string(kProducts));
+    line_number += static_cast<int>(std::count(contents.begin(), contents.begin() + static_cast<ptrdiff_t>(section), '\n'));
+    contents.remove_prefix(section);
+  }
+  check<FileError>(heading && products, where, ": the file ends before ", heading ? kProducts : kHeading);
+  return tuning;
+}
+
+Tuning Tuning::load(const std::filesystem::path& path) { return parse(read_text_file(path, kMaxBytes), path.string()); }
+
+std::vector<GemmShape> training_products(const ModelConfig& m, int64_t tokens, int64_t n, DType dtype) {
+  const int64_t d = m.hidden_size, f = m.intermediate_size / n, q = m.num_attention_heads * m.head_dim / n,
+                kv = m.num_key_value_heads * m.head_dim / n;
+  const struct {
+    int64_t tokens, in, out;
+  } layers[] = {{tokens, d, q + 2 * kv}, {tokens, q, d}, {tokens, d, m.model_type == "gpt2" ? f : 2 * f}, {tokens, f, d},
+                {std::min(tokens, kLossChunk), d, (m.vocab_size + n - 1) / n}};
+  std::vector<GemmShape> shapes;
+  const auto add = [&](const GemmShape& s) {
+    const std::string name = text(s);
+    for (const GemmShape& known : shapes)
+      if (text(known) == name) return;
+    shapes.push_back(s);
+  };
+  for (const auto& l : layers) {
+    add({false, true, l.tokens, l.out, l.in, dtype, dtype});
+    add({false, false, l.tokens, l.in, l.out, dtype, dtype});
+    add({true, false, l.out, l.in, l.tokens, dtype, DType::kF32});
+  }
+  return shapes;
+}
+
+}  // namespace trireme

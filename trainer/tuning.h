@@ -1,0 +1,42 @@
+// Choices among ways that give the same result up to rounding, measured on one machine: which library computes which
+// product. A run takes them from a file (run.tuning) and keeps the file with itself and each checkpoint, so that it goes on
+// with the same choices and repeats its bits; without a file, the compiled-in rules hold. The text:
+//
+//   trireme tuning 1
+//   [products]
+//   trireme gemm table 1
+//   ...                     as in tensor/gemm_table.h
+//
+// A section is a part of the system with choices of its own.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "model/hf_config.h"
+#include "tensor/gemm_table.h"
+
+namespace trireme {
+
+constexpr const char* kTuningFile = "tuning.txt";  // in a run's folder and in a checkpoint
+
+struct Tuning {
+  GemmTable products;
+
+  std::string to_text() const;
+  // Throws FileError "where: ..." for what to_text() would not write, comments and blank lines aside.
+  static Tuning parse(std::string_view text, const std::string& where);
+  static Tuning load(const std::filesystem::path& path);
+  bool operator==(const Tuning&) const = default;
+
+  // For the whole process: see use_gemm_table(). Throws ConfigError where this machine lacks what is chosen.
+  void use() const { use_gemm_table(products); }
+};
+
+// The products of training a model: each layer's forward and both backwards, of `tokens` tokens a micro-batch on one of
+// `tensor_ranks` ranks. Each shape once.
+std::vector<GemmShape> training_products(const ModelConfig& model, int64_t tokens, int64_t tensor_ranks, DType dtype);
+
+}  // namespace trireme
