@@ -1,13 +1,14 @@
-// Generation with the Llama 134M shape: prefill and decoding of one sequence, then of many together, against what the
-// machine can do. Everything is measured in turns, so that a busy machine slows all of it alike.
-//   generate_bench [dtype=f32|bf16] [prompt=512] [tokens=32] [batch=32] [batch_prompt=32] [threads=N] [rounds=5]
-//                  [model=FOLDER] [square=1536]
-// model: a folder with config.json and weights, which are mapped as `trireme generate` does; without it weights are random.
+// Generation with the Llama 134M shape: prefill and decoding of one sequence, then of many together, against
+// what the machine can do. Everything is measured in turns, so that a busy machine slows all of it alike.
+//   generate_bench [dtype=f32|bf16] [prompt=512] [tokens=32] [batch=32] [batch_prompt=32] [threads=N]
+//                  [rounds=5] [model=FOLDER] [square=1536]
+// model: a folder with config.json and weights, which are mapped as `trireme generate` does; without it
+// weights are random.
 //
 // Three floors, each measured in every round:
 //   products   the model's matrix products alone, with its weights and as many rows
 //   GEMM rate  2 operations a weight and row at the rate of a square product of `square` rows
-//   read rate  each weight, and each cached key and value, read once a step at the rate of one pass over 512 MiB
+//   read rate  each weight, and each cached key and value, read once a step, at the rate of a pass over 512 MiB
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -81,7 +82,8 @@ class Machine {
     for (const auto& p : model_.parameters().all()) {
       if (p->shape.rank() != 2) continue;
       const bool vocabulary = p->shape[0] == config.vocab_size;
-      if (vocabulary && p->pieces[0].name.find("embed") != std::string::npos && !config.tie_word_embeddings) continue;
+      if (vocabulary && p->pieces[0].name.find("embed") != std::string::npos && !config.tie_word_embeddings)
+        continue;
       const int64_t m = vocabulary ? head_rows : rows, n = p->shape[0], k = p->shape[1];
       const Tensor x = noise({m, k}, p->value.dtype()), y = empty({m, n}, p->value.dtype());
       const auto begin = Clock::now();
@@ -106,7 +108,8 @@ class Machine {
 // `batch` sequences that start, and decode, together.
 struct Scenario {
   int64_t batch, prompt, tokens;
-  std::vector<double> prefill, decode, products_prefill, products_decode, gemm, read;  // seconds (a step), rates
+  std::vector<double> prefill, decode, products_prefill, products_decode, gemm,
+      read;  // seconds (a step), rates
 
   void round(const ShardedModel& model, const Machine& machine, bool counts) {
     EngineOptions options;
@@ -146,18 +149,20 @@ struct Scenario {
     const ParameterCounts n = count_parameters(config);
     const double head = static_cast<double>(config.vocab_size * config.hidden_size);
     const double layers = static_cast<double>(n.layers), b = static_cast<double>(batch);
-    const double cached = b * (static_cast<double>(prompt) + static_cast<double>(tokens) / 2) * 2 *
-                          static_cast<double>(config.num_hidden_layers * config.num_key_value_heads * config.head_dim);
+    const double cached =
+        b * (static_cast<double>(prompt) + static_cast<double>(tokens) / 2) * 2 *
+        static_cast<double>(config.num_hidden_layers * config.num_key_value_heads * config.head_dim);
     const double bytes = static_cast<double>(size_of(dtype)) * (layers + head + cached);
     const double prefill_work = 2 * b * (layers * static_cast<double>(prompt) + head);
     std::printf("prefill %ld x %ld: %.0f tokens/s, %.2f of products, %.2f of GEMM rate %.0f GF/s\n",
                 static_cast<long>(batch), static_cast<long>(prompt),
                 b * static_cast<double>(prompt) / median(prefill), median(products_prefill) / median(prefill),
                 prefill_work / median(gemm) / median(prefill), median(gemm) / 1e9);
-    std::printf("decode %ld: %.1f tokens/s, %.2f of products, %.2f of GEMM rate, %.2f of read rate %.1f GB/s\n",
-                static_cast<long>(batch), b / median(decode), median(products_decode) / median(decode),
-                2 * b * (layers + head) / median(gemm) / median(decode), bytes / median(read) / median(decode),
-                median(read) / 1e9);
+    std::printf(
+        "decode %ld: %.1f tokens/s, %.2f of products, %.2f of GEMM rate, %.2f of read rate %.1f GB/s\n",
+        static_cast<long>(batch), b / median(decode), median(products_decode) / median(decode),
+        2 * b * (layers + head) / median(gemm) / median(decode), bytes / median(read) / median(decode),
+        median(read) / 1e9);
     std::fflush(stdout);
   }
 };
@@ -182,7 +187,8 @@ int run(const BenchArguments& args) {
     map_weights(model, WeightSource::open(folder), dtype);
   }
   const int64_t tokens = number("tokens", 32), rounds = number("rounds", 5);
-  check<ConfigError>(tokens >= 2, "tokens=", tokens, " leaves nothing to decode after the first; give 2 or more");
+  check<ConfigError>(tokens >= 2, "tokens=", tokens,
+                     " leaves nothing to decode after the first; give 2 or more");
   const Machine machine(model, dtype, number("square", 1536));
   Scenario scenarios[] = {{1, number("prompt", 512), tokens, {}, {}, {}, {}, {}, {}},
                           {number("batch", 32), number("batch_prompt", 32), tokens, {}, {}, {}, {}, {}, {}}};
@@ -199,8 +205,10 @@ int run(const BenchArguments& args) {
 
 int main(int argc, char** argv) {
   try {
-    return trireme::run({argc, argv, {"dtype", "prompt", "tokens", "batch", "batch_prompt", "threads", "rounds", "model",
-                                      "square"}});
+    return trireme::run(
+        {argc,
+         argv,
+         {"dtype", "prompt", "tokens", "batch", "batch_prompt", "threads", "rounds", "model", "square"}});
   } catch (const std::exception& e) {
     std::fprintf(stderr, "generate_bench: %s\n", e.what());
     return 2;

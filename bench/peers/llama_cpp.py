@@ -3,12 +3,13 @@
 
   python3 -m venv peer && peer/bin/pip install numpy gguf
   CMAKE_ARGS="-DGGML_NATIVE=ON" peer/bin/pip install --no-binary llama-cpp-python llama-cpp-python
-  peer/bin/python bench/peers/llama_cpp.py [--bin build/bin] [--dtype f32|bf16] [--rounds 5] [--threads 2] [--folder DIR]
+  peer/bin/python bench/peers/llama_cpp.py [--bin build/bin] [--dtype f32|bf16] [--rounds 5] [--threads 2]
 
-Writes the Llama 134M shape once as safetensors and as GGUF to --folder. Each round runs bench/generate_bench.cc and
-llama.cpp (its defaults: mapped file, f16 cache), each in a process of its own, warm: prefill of 512 tokens, decoding of one sequence, prefill
-and decoding of 32 together, and the time to the first token of a fresh process (`trireme generate` against loading and one
-decode). Prints medians and how many times as fast this project is.
+Writes the Llama 134M shape once as safetensors and as GGUF to --folder. Each round runs bench/generate_bench.cc
+and llama.cpp (its defaults: mapped file, f16 cache), each in a process of its own, warm: prefill of 512 tokens,
+decoding of one sequence, prefill and decoding of 32 together, and the time to the first token (the whole of
+`trireme generate`, from warm cache, against loading and one decode alone: the peer's imports are left out).
+Prints medians and how many times as fast this project is.
 """
 import argparse
 import json
@@ -36,7 +37,8 @@ def weights():
         yield hf + "mlp.gate_proj.weight", gg + "ffn_gate.weight", (F, D)
         yield hf + "mlp.up_proj.weight", gg + "ffn_up.weight", (F, D)
         yield hf + "post_attention_layernorm.weight", gg + "ffn_norm.weight", (D,)
-        for name, other in (("k_proj", "attn_k"), ("o_proj", "attn_output"), ("q_proj", "attn_q"), ("v_proj", "attn_v")):
+        attention = {"k_proj": "attn_k", "o_proj": "attn_output", "q_proj": "attn_q", "v_proj": "attn_v"}
+        for name, other in attention.items():
             yield hf + f"self_attn.{name}.weight", gg + f"{other}.weight", (D, D)
     yield "model.norm.weight", "output_norm.weight", (D,)
 

@@ -1,10 +1,11 @@
 // Compiled for AVX-512 with AMX wherever the compiler can; called only where amx_available().
 //
-// The unit multiplies a tile of 16 rows of 32 numbers by one of 32 x 16 whose rows go in pairs: [16][16][2]. Weights
-// are [n, k], so with W as the first factor and x^T as the second no weight changes its place within its row: some rows at
-// a time are copied to the second cache level, tile after tile, which reads memory as it is fastest and keeps rows that
-// are a power of two apart from pushing each other out of the first level. Only the activations are put in another order, once a call. What comes out is C^T, in tiles of
-// 16 x 16 that are turned as they are stored.
+// The unit multiplies a tile of 16 rows of 32 numbers by one of 32 x 16 whose rows go in pairs: [16][16][2].
+// Weights are [n, k], so with W as the first factor and x^T as the second no weight changes its place within
+// its row: some rows at a time are copied to the second cache level, tile after tile, which reads memory as
+// it is fastest and keeps rows that are a power of two apart from pushing each other out of the first level.
+// Only the activations are put in another order, once a call. What comes out is C^T, in tiles of 16 x 16 that
+// are turned as they are stored.
 #include "tensor/cpu/amx_gemm.h"
 
 #if defined(__AMX_BF16__)
@@ -20,13 +21,13 @@ namespace {
 
 using namespace avx512;
 
-constexpr int64_t kTile = 16, kDepth = 32;     // a tile: 16 rows of 32 numbers
+constexpr int64_t kTile = 16, kDepth = 32;  // a tile: 16 rows of 32 numbers
 constexpr int64_t kTileNumbers = kTile * kDepth;
-constexpr int64_t kColumns = 2 * kTile;        // of C, and rows of it, that one thread sums at once
-constexpr int64_t kCachedBytes = 3 << 18;      // of A, so that its tiles stay in the second cache level
-constexpr int64_t kAhead = 512;                // numbers, 1 KB
-constexpr int64_t kRuns = 8;                   // places of B that one thread reads at once; see weight_gemm.cc
-constexpr int64_t kParallelWork = 1 << 19;     // multiply-adds below which one thread is as fast
+constexpr int64_t kColumns = 2 * kTile;     // of C, and rows of it, that one thread sums at once
+constexpr int64_t kCachedBytes = 3 << 18;   // of A, so that its tiles stay in the second cache level
+constexpr int64_t kAhead = 512;             // numbers, 1 KB
+constexpr int64_t kRuns = 8;                // places of B that one thread reads at once; see weight_gemm.cc
+constexpr int64_t kParallelWork = 1 << 19;  // multiply-adds below which one thread is as fast
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -61,7 +62,8 @@ void order_rows(const BF16* a, int64_t lda, int64_t rows, int64_t k, BF16* to) {
 
 // Rows of C from tiles that hold C^T: row i, the first `columns` of T tiles side by side.
 template <int T, class C>
-inline void store_turned(const float* sums, int64_t tile_stride, int64_t rows, int64_t columns, C* c, int64_t ldc) {
+inline void store_turned(const float* sums, int64_t tile_stride, int64_t rows, int64_t columns, C* c,
+                         int64_t ldc) {
   Vec turned[T][kTile];
   for (int t = 0; t < T; ++t) {
     for (int i = 0; i < kTile; ++i) turned[t][i] = load_vec(sums + t * tile_stride + i * kTile);
@@ -72,7 +74,8 @@ inline void store_turned(const float* sums, int64_t tile_stride, int64_t rows, i
       if (columns > t * kTile) store_part(c + i * ldc + t * kTile, turned[t][i], columns - t * kTile);
 }
 
-// Panels of kColumns rows of B as tiles: to[panel][k / 32][2][16][32]. Row j of the copy is row min(j, last) of B.
+// Panels of kColumns rows of B as tiles: to[panel][k / 32][2][16][32]. Row j of the copy is row min(j, last)
+// of B.
 void copy_weights(const BF16* b, int64_t ldb, int64_t panels, int64_t last, int64_t k, BF16* to) {
   const int64_t run = panels * kColumns / kRuns;
   for (int64_t j = 0; j < run; ++j) {
@@ -92,9 +95,11 @@ void copy_weights(const BF16* b, int64_t ldb, int64_t panels, int64_t last, int6
   }
 }
 
-// 32 columns of C, i.e. rows of B, for 32 (kTwo) or 16 rows of A, of which `rows` exist. Stores the first `columns`.
+// 32 columns of C, i.e. rows of B, for 32 (kTwo) or 16 rows of A, of which `rows` exist. Stores the first
+// `columns`.
 template <bool kTwo, class C>
-inline void block(int64_t k, const BF16* x, const BF16* weights, int64_t rows, int64_t columns, C* c, int64_t ldc) {
+inline void block(int64_t k, const BF16* x, const BF16* weights, int64_t rows, int64_t columns, C* c,
+                  int64_t ldc) {
   const int64_t x_tiles = kTile * k;  // from one tile of rows to the next
   _tile_zero(0);
   _tile_zero(1);
@@ -127,13 +132,14 @@ inline void block(int64_t k, const BF16* x, const BF16* weights, int64_t rows, i
 }
 
 template <class C>
-void product(int64_t m, int64_t n, int64_t k, const BF16* a, int64_t lda, const BF16* b, int64_t ldb, C* c, int64_t ldc,
-             BF16* scratch) {
+void product(int64_t m, int64_t n, int64_t k, const BF16* a, int64_t lda, const BF16* b, int64_t ldb, C* c,
+             int64_t ldc, BF16* scratch) {
   const int64_t row_tiles = (m + kTile - 1) / kTile;
   const int64_t fit = kCachedBytes / (2 * kTile * k * static_cast<int64_t>(sizeof(BF16)));
   const int64_t chunk = 2 * kTile * (fit < 1 ? 1 : fit);  // rows of A
   const bool parallel = m * n * k > kParallelWork;
-  const int64_t all_panels = (n + kColumns - 1) / kColumns, share = parallel ? all_panels / (4 * omp_get_max_threads()) : 1;
+  const int64_t all_panels = (n + kColumns - 1) / kColumns,
+                share = parallel ? all_panels / (4 * omp_get_max_threads()) : 1;
   const int64_t panels = smaller(amx_gemm_panels(k), share < 1 ? 1 : share);  // of a task
 #pragma omp parallel if (parallel)
   {
@@ -141,7 +147,8 @@ void product(int64_t m, int64_t n, int64_t k, const BF16* a, int64_t lda, const 
     for (int64_t t = 0; t < row_tiles; ++t)
       order_rows(a + t * kTile * lda, lda, smaller(kTile, m - t * kTile), k, scratch + t * kTile * k);
     const TileState tiles;
-    BF16* weights = scratch + row_tiles * kTile * k + omp_get_thread_num() * amx_gemm_panels(k) * kColumns * k;
+    BF16* weights =
+        scratch + row_tiles * kTile * k + omp_get_thread_num() * amx_gemm_panels(k) * kColumns * k;
     for (int64_t begin = 0; begin < m; begin += chunk) {
 #pragma omp for schedule(dynamic, 1) nowait
       for (int64_t first = 0; first < all_panels; first += panels) {
@@ -177,8 +184,8 @@ bool amx_available() {
   return available;
 }
 
-void amx_gemm(int64_t m, int64_t n, int64_t k, const BF16* a, int64_t lda, const BF16* b, int64_t ldb, void* c,
-              int64_t ldc, DType c_type, BF16* scratch) {
+void amx_gemm(int64_t m, int64_t n, int64_t k, const BF16* a, int64_t lda, const BF16* b, int64_t ldb,
+              void* c, int64_t ldc, DType c_type, BF16* scratch) {
   if (c_type == DType::kF32)
     product(m, n, k, a, lda, b, ldb, static_cast<float*>(c), ldc, scratch);
   else
@@ -193,7 +200,8 @@ namespace trireme::cpu {
 
 bool amx_available() { return false; }
 
-void amx_gemm(int64_t, int64_t, int64_t, const BF16*, int64_t, const BF16*, int64_t, void*, int64_t, DType, BF16*) {
+void amx_gemm(int64_t, int64_t, int64_t, const BF16*, int64_t, const BF16*, int64_t, void*, int64_t, DType,
+              BF16*) {
   __builtin_trap();  // REQUIRES: amx_available()
 }
 

@@ -186,6 +186,7 @@ TEST(OwnGemm, GivesARowTheSameBitsInAnyBatchAndOnAnyNumberOfThreads) {
       for (int64_t rows : {1, 2, 3, 5, 6, 7, 8, 9, 16, 31, 40, 65}) {
         if (amx && rows <= 4) continue;  // another kernel, with other roundings
         expect_equal(run(4, rows, 2), whole.rows(4, 4 + rows), text(rows, " rows of the batch"));
+      }
     }
 }
 
