@@ -50,9 +50,9 @@ Engine::Engine(const ShardedModel& model, const EngineOptions& options)
   context_ = std::min(context_, cache_.num_free() * options.block_size);
 }
 
-// Logits of the last row of each sequence, on the last stage; nothing on others.
-std::vector<std::vector<float>> Engine::forward(const std::vector<Sequence*>& batch,
-                                                const std::vector<int64_t>& rows) {
+// On the last stage: f32 logits of the last row of each sequence that has none left to come, in their order; undefined
+// if there is none, and on other stages.
+Tensor Engine::forward(const std::vector<Sequence*>& batch, const std::vector<int64_t>& rows) {
   const Mesh& mesh = model_.mesh();
   const int64_t sequences = static_cast<int64_t>(batch.size());
   std::vector<int32_t> ids, positions, starts{0}, lengths;
@@ -66,7 +66,8 @@ std::vector<std::vector<float>> Engine::forward(const std::vector<Sequence*>& ba
     }
     starts.push_back(static_cast<int32_t>(ids.size()));
     lengths.push_back(static_cast<int32_t>(q.cached));
-    last_rows.push_back(static_cast<int64_t>(ids.size()) - 1);
+    if (q.cached + rows[s] == static_cast<int64_t>(q.tokens.size()))
+      last_rows.push_back(static_cast<int64_t>(ids.size()) - 1);
     most_blocks = std::max(most_blocks, q.blocks.size());
   }
   const int64_t tokens = static_cast<int64_t>(ids.size());
@@ -95,27 +96,28 @@ std::vector<std::vector<float>> Engine::forward(const std::vector<Sequence*>& ba
     mesh.pp().recv(x, mesh.pp().rank() - 1, 0).wait();
   }
   x = chunk.forward(x, pass, nullptr, {}, nullptr);
-  std::vector<std::vector<float>> logits;
   if (!mesh.last_stage()) {
     mesh.pp().send(x, mesh.pp().rank() + 1, 0).wait();
-    return logits;
+    return {};
   }
-  const Tensor all = chunk.logits(x, last_rows);
-  for (int64_t s = 0; s < sequences; ++s)
-    logits.emplace_back(all.data<float>() + s * all.dim(1), all.data<float>() + (s + 1) * all.dim(1));
-  return logits;
+  return last_rows.empty() ? Tensor() : chunk.logits(x, last_rows);
 }
 
-void Engine::choose(const std::vector<Sequence*>& batch, const std::vector<std::vector<float>>& logits,
-                    const SamplingOptions& options, const OnToken& on_token) {
+void Engine::choose(const std::vector<Sequence*>& batch, const Tensor& logits, const SamplingOptions& options,
+                    const OnToken& on_token) {
   const Mesh& mesh = model_.mesh();
   const int64_t n = static_cast<int64_t>(batch.size());
   Tensor chosen = zeros({n}, DType::kI32), ends = zeros({n}, DType::kI32);
-  if (mesh.last_stage())
-    for (int64_t s = 0; s < n; ++s) {
-      const auto id = sample_token(logits[s], batch[s]->tokens, options, batch[s]->copy);
-      chosen.data<int32_t>()[s] = id.value_or(-1);
-    }
+  if (mesh.last_stage()) {
+    const auto all = logits.span<float>();
+    const size_t vocabulary = static_cast<size_t>(logits.dim(1));
+    int32_t* ids = chosen.data<int32_t>();
+#pragma omp parallel for schedule(dynamic, 1) if (n > 1)
+    for (int64_t s = 0; s < n; ++s)
+      ids[s] = sample_token(all.subspan(static_cast<size_t>(s) * vocabulary, vocabulary), batch[s]->tokens, options,
+                            batch[s]->copy)
+                   .value_or(-1);
+  }
   mesh.pp().broadcast(chosen, mesh.pp().size() - 1);
   // Known to every stage, so that none waits for one that has thrown.
   for (int64_t s = 0; s < n; ++s)
@@ -189,7 +191,6 @@ std::vector<Generation> Engine::generate(const std::vector<std::vector<int32_t>>
     // Those that decode take one row each; the rest of the step is for prompts.
     std::vector<Sequence*> batch, ready;
     std::vector<int64_t> rows;
-    std::vector<size_t> ready_rows;
     int64_t left = options_.max_step_tokens;
     for (bool prefill : {false, true})
       for (Sequence& q : active) {
@@ -199,17 +200,11 @@ std::vector<Generation> Engine::generate(const std::vector<std::vector<int32_t>>
         left -= now;
         batch.push_back(&q);
         rows.push_back(now);
-        if (now == pending) {
-          ready.push_back(&q);
-          ready_rows.push_back(batch.size() - 1);
-        }
+        if (now == pending) ready.push_back(&q);
       }
-    std::vector<std::vector<float>> logits = forward(batch, rows);
+    const Tensor logits = forward(batch, rows);
     for (size_t s = 0; s < batch.size(); ++s) batch[s]->cached += rows[s];
-    std::vector<std::vector<float>> chosen_from;
-    if (!logits.empty())
-      for (size_t s : ready_rows) chosen_from.push_back(std::move(logits[s]));
-    if (!ready.empty()) choose(ready, chosen_from, options, on_token);
+    if (!ready.empty()) choose(ready, logits, options, on_token);
     for (Sequence& q : active)
       if (q.done) cache_.give_back(q.blocks);
     std::erase_if(active, [](const Sequence& q) { return q.done; });

@@ -49,10 +49,9 @@ class Engine {
 
  private:
   struct Sequence;
-  std::vector<std::vector<float>> forward(const std::vector<Sequence*>& batch,
-                                          const std::vector<int64_t>& rows);
-  void choose(const std::vector<Sequence*>& batch, const std::vector<std::vector<float>>& logits,
-              const SamplingOptions& options, const OnToken& on_token);
+  Tensor forward(const std::vector<Sequence*>& batch, const std::vector<int64_t>& rows);
+  void choose(const std::vector<Sequence*>& ready, const Tensor& logits, const SamplingOptions& options,
+              const OnToken& on_token);
 
   const ShardedModel& model_;
   EngineOptions options_;

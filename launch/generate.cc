@@ -95,10 +95,7 @@ int generate(Communicator& world, const Arguments& args) {
   });
   const Mesh mesh(world, shape);
   const ShardedModel model(config, mesh, {});
-  agreed(world, [&] {
-    allocate_values(model.parameters(), dtype, Device::cpu());
-    load_weights(model, *weights);
-  });
+  agreed(world, [&] { map_weights(model, *weights, dtype); });
 
   std::vector<std::vector<int32_t>> prompts;
   int64_t longest = 0;

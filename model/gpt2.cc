@@ -133,7 +133,7 @@ class Gpt2Head final : public Head {
 
   TokenLoss loss(const Tensor& x, const PassContext& pass) const override { return output_.loss(norm_(x), pass); }
   Tensor logits(const Tensor& x, const std::vector<int64_t>& rows) const override {
-    return output_.logits(norm_(x), rows);
+    return output_.logits(norm_(output_.rows_of(x, rows)));
   }
 
  private:

@@ -87,7 +87,7 @@ class LlamaHead final : public Head {
         output_(context, config.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight", config, tied) {}
   TokenLoss loss(const Tensor& x, const PassContext& pass) const override { return output_.loss(norm_(x), pass); }
   Tensor logits(const Tensor& x, const std::vector<int64_t>& rows) const override {
-    return output_.logits(norm_(x), rows);
+    return output_.logits(norm_(output_.rows_of(x, rows)));
   }
 
  private:

@@ -9,15 +9,54 @@ void check_weights(const ShardedModel& model, const WeightSource& source) {
     for (const Piece& piece : p->pieces) source.expect(piece.name, piece.global);
 }
 
+namespace {
+
+void fill(const Parameter& p, const WeightSource& source) {
+  int64_t filled = 0;
+  for (const Piece& piece : p.pieces) filled += piece.box.numel();
+  if (filled < p.value.numel()) std::memset(p.value.raw(), 0, p.value.num_bytes());
+  for (const Piece& piece : p.pieces) {
+    const Tensor view = source.view_rows(piece.name, piece.box, p.value.dtype());
+    copy_piece_in(view.defined() ? view : source.read_box(piece.name, piece.box, p.value.dtype()), piece, p.value);
+  }
+}
+
+// The whole parameter as a view, if its pieces lie in the file as they do in it.
+Tensor view_of(const Parameter& p, const WeightSource& source, DType dtype) {
+  std::shared_ptr<Tensor> first;
+  const std::byte* end = nullptr;
+  int64_t rows = 0;
+  for (const Piece& piece : p.pieces) {
+    if (piece.transposed || piece.row != rows) return {};
+    const Tensor view = source.view_rows(piece.name, piece.box, dtype);
+    const auto* begin = static_cast<const std::byte*>(view.raw());
+    if (!view.defined() || (first && begin != end)) return {};
+    if (!first) first = std::make_shared<Tensor>(view);
+    end = begin + view.num_bytes();
+    rows += piece.rows();
+  }
+  if (!first || rows != p.shape[0]) return {};
+  return Tensor::from_memory(first->raw(), p.shape, dtype, Device::cpu(), first);
+}
+
+}  // namespace
+
 void load_weights(const ShardedModel& model, const WeightSource& source) {
   check_weights(model, source);
+  for (const auto& p : model.parameters().all()) fill(*p, source);
+}
+
+int64_t map_weights(const ShardedModel& model, const WeightSource& source, DType dtype) {
+  check_weights(model, source);
+  int64_t copied = 0;
   for (const auto& p : model.parameters().all()) {
-    int64_t filled = 0;
-    for (const Piece& piece : p->pieces) filled += piece.box.numel();
-    if (filled < p->value.numel()) std::memset(p->value.raw(), 0, p->value.num_bytes());
-    for (const Piece& piece : p->pieces)
-      copy_piece_in(source.read_box(piece.name, piece.box, p->value.dtype()), piece, p->value);
+    p->value = view_of(*p, source, dtype);
+    if (p->value.defined()) continue;
+    p->value = empty(p->shape, dtype);
+    fill(*p, source);
+    copied += static_cast<int64_t>(p->value.num_bytes());
   }
+  return copied;
 }
 
 }  // namespace trireme

@@ -19,13 +19,14 @@ TokenLoss OutputLayer::loss(const Tensor& x, const PassContext& pass) const {
   return vocabulary_loss(whole, weight_->value, pass.batch.labels, split_, pass.loss_scale, tp_);
 }
 
-Tensor OutputLayer::logits(const Tensor& x, const std::vector<int64_t>& rows) const {
-  Tensor whole = split_rows_ ? gather_rows(x.detach(), tp_) : x.detach();
-  const int64_t width = whole.dim(1);
-  Tensor chosen = empty({static_cast<int64_t>(rows.size()), width}, whole.dtype(), whole.device());
+Tensor OutputLayer::rows_of(const Tensor& x, const std::vector<int64_t>& rows) const {
+  const Tensor whole = split_rows_ ? gather_rows(x.detach(), tp_) : x.detach();
+  Tensor chosen = empty({static_cast<int64_t>(rows.size()), whole.dim(1)}, whole.dtype(), whole.device());
   for (size_t i = 0; i < rows.size(); ++i)
     copy(whole.rows(rows[i], rows[i] + 1), chosen.rows(static_cast<int64_t>(i), static_cast<int64_t>(i) + 1));
-  return vocabulary_logits(chosen, weight_->value, split_, tp_);
+  return chosen;
 }
+
+Tensor OutputLayer::logits(const Tensor& x) const { return vocabulary_logits(x, weight_->value, split_, tp_); }
 
 }  // namespace trireme

@@ -13,7 +13,10 @@ class OutputLayer {
 
   // x: the last norm's output, [T or T/n, D].
   TokenLoss loss(const Tensor& x, const PassContext& pass) const;
-  Tensor logits(const Tensor& x, const std::vector<int64_t>& rows) const;
+  // [rows, D]: chosen rows of all T, from any x with the layer's rows. For generation, as is logits().
+  Tensor rows_of(const Tensor& x, const std::vector<int64_t>& rows) const;
+  // x [rows, D] -> f32 [rows, vocabulary], on every tensor rank.
+  Tensor logits(const Tensor& x) const;
 
  private:
   Communicator& tp_;

@@ -162,6 +162,18 @@ Tensor WeightSource::read_box(const std::string& name, const Box& box, DType dty
   return t.dtype() == dtype ? t : cast(t, dtype);
 }
 
+Tensor WeightSource::view_rows(const std::string& name, const Box& box, DType dtype) const {
+  const Location& l = at(name);
+  const SafetensorsEntry& e = entry_of(l);
+  const SafetensorsFile& file = files_[l.file];
+  check_box(box, e.shape, file.path().string() + ": " + e.name);
+  if (e.dtype != dtype || box.rank() == 0) return {};
+  for (int d = 1; d < box.rank(); ++d)
+    if (box.length[d] != e.shape[d]) return {};
+  if (reinterpret_cast<uintptr_t>(file.bytes(e).data()) % size_of(dtype) != 0) return {};
+  return file.tensor(e.name).rows(box.start[0], box.start[0] + box.length[0]);
+}
+
 Tensor WeightSource::read(const std::string& name, DType dtype) const {
   return read_box(name, whole(entry_of(at(name)).shape), dtype);
 }

@@ -46,6 +46,11 @@ class WeightSource {
   Tensor read_box(const std::string& name, const Box& box, DType dtype) const;
   Tensor read(const std::string& name, DType dtype) const;
 
+  // The same part as a view of the mapping, which it keeps alive; writing to it ends the process. Undefined
+  // where that cannot be: another dtype in the file, columns left out, or data not aligned to its elements.
+  // Throws as read_box().
+  Tensor view_rows(const std::string& name, const Box& box, DType dtype) const;
+
   // Reads every byte. Throws FileError naming the first element that is NaN or infinite.
   void verify() const;
 

@@ -29,12 +29,19 @@ void require_fits(const Tensor& box_values, const Piece& piece, const Tensor& lo
   TRIREME_ASSERT(piece.box.rank() == 1 || piece.box.length[piece.transposed ? 0 : 1] == local.dim(1));
 }
 
+// A transposed piece, in tiles whose rows and columns both stay in the first cache level.
 template <class T>
 void copy_elements(const T* from, T* to, const Piece& piece, const Shape& local, bool in) {
-  for_each_element(piece, local, [&](int64_t at, int64_t in_box, int64_t) {
-    if (in) to[at] = from[in_box];
-    else to[in_box] = from[at];
-  });
+  constexpr int64_t kTile = 32;
+  const int64_t rows = piece.box.length[0], columns = piece.box.length[1], width = local[1];
+  for (int64_t i0 = 0; i0 < rows; i0 += kTile)
+    for (int64_t j0 = 0; j0 < columns; j0 += kTile)
+      for (int64_t j = j0; j < std::min(j0 + kTile, columns); ++j)
+        for (int64_t i = i0; i < std::min(i0 + kTile, rows); ++i) {
+          const int64_t at = (piece.row + j) * width + i, in_box = i * columns + j;
+          if (in) to[at] = from[in_box];
+          else to[in_box] = from[at];
+        }
 }
 
 void copy_piece(const void* from, void* to, const Piece& piece, const Tensor& local, bool in) {

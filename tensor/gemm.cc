@@ -8,9 +8,11 @@
 #include <new>
 
 #include "base/error.h"
+#include "tensor/cpu/amx_gemm.h"
 #include "tensor/cpu/gemm.h"
 #include "tensor/cpu/onednn_gemm.h"
 #include "tensor/cpu/openblas.h"
+#include "tensor/cpu/weight_gemm.h"
 #include "tensor/gemm_table.h"
 
 namespace trireme {
@@ -23,9 +25,6 @@ constexpr int64_t kMaxSgemmDepth = 6400;
 // Blocks of 16-bit operands widened at a time: large enough that each widened element serves about a thousand
 // multiply-adds, small enough that the three blocks (20 MiB) stay in the last cache level.
 constexpr int64_t kWideRows = 1024, kWideColumns = 1024, kWideDepth = 2048;
-
-// With so few rows, A is widened once and our own kernel reads B as it is.
-constexpr int64_t kFewRows = 32;
 
 // Memory that one thread keeps for the widened blocks.
 class Scratch {
@@ -117,15 +116,24 @@ void by_sgemm(Sgemm sgemm, const GemmShape& s, float alpha, const void* a, int64
 
 void by_own_kernel(const GemmShape& s, float alpha, const void* a, int64_t lda, const void* b, int64_t ldb, float beta,
                    void* c, int64_t ldc) {
-  DType a_type = s.in;
-  if (s.in != DType::kF32 && s.m <= kFewRows && s.n >= 64 && !s.transpose_a) {
-    float* wide = scratch(s.m * s.k);
-    cpu::widen_block(a, lda, s.in, wide, s.k, s.m, s.k);
-    a = wide;
-    lda = s.k;
-    a_type = DType::kF32;
+  if (s.transpose_a || !s.transpose_b)
+    return cpu::gemm_own(s.transpose_a, s.transpose_b, s.m, s.n, s.k, alpha, a, lda, s.in, b, ldb, s.in, beta, c, ldc,
+                         s.out);
+  // Up to 4 rows cost less than reading the weights, which goes better without a copy.
+  if (s.in == DType::kBF16 && s.m > 4 && alpha == 1 && beta == 0 && cpu::amx_available() &&
+      cpu::amx_gemm_fits(s.n, s.k)) {
+    auto* tiles = reinterpret_cast<BF16*>(scratch((cpu::amx_gemm_scratch(s.m, s.k, omp_get_max_threads()) + 1) / 2));
+    return cpu::amx_gemm(s.m, s.n, s.k, static_cast<const BF16*>(a), lda, static_cast<const BF16*>(b), ldb, c, ldc,
+                         s.out, tiles);
   }
-  cpu::gemm_own(s.transpose_a, s.transpose_b, s.m, s.n, s.k, alpha, a, lda, a_type, b, ldb, s.in, beta, c, ldc, s.out);
+  const float* wide = static_cast<const float*>(a);
+  if (s.in != DType::kF32) {
+    float* to = scratch(s.m * s.k);
+    cpu::widen_block(a, lda, s.in, to, s.k, s.m, s.k);
+    wide = to;
+    lda = s.k;
+  }
+  cpu::weight_gemm(s.m, s.n, s.k, alpha, wide, lda, b, ldb, s.in, beta, c, ldc, s.out);
 }
 
 // C = beta * C

@@ -8,20 +8,11 @@ namespace trireme::cpu::TRIREME_ISA {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int kMaxSums = 24;                    // accumulators of the dot form; 32 registers
-constexpr int kTileRows = 6, kTileVectors = 4;  // and of the broadcast form
-// Rows of B that the dot form reads at once: the more, the fewer rows of A there are, so that enough sums are open.
-constexpr int kColumnsFor2 = 8, kColumnsFor4 = 5, kColumns = 3;
-#elif defined(__AVX2__)
-constexpr int kMaxSums = 12;                    // 16 registers
-constexpr int kTileRows = 6, kTileVectors = 2;
-constexpr int kColumnsFor2 = 4, kColumnsFor4 = 3, kColumns = 3;
+constexpr int kTileRows = 6, kTileVectors = 4;  // sums open at once, of 32 registers
 #else
-constexpr int kMaxSums = 12;
 constexpr int kTileRows = 6, kTileVectors = 2;
-constexpr int kColumnsFor2 = 4, kColumnsFor4 = 3, kColumns = 3;
 #endif
-constexpr int64_t kSumLength = 512;     // terms that one f32 accumulator takes in the broadcast form
+constexpr int64_t kSumLength = 512;     // terms that one f32 accumulator takes
 constexpr int64_t kParallelWork = 1 << 17;  // multiply-adds below which one thread is as fast
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -29,71 +20,6 @@ inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 template <class C>
 inline void put(C* c, float sum, float alpha, float beta) {
   store(c, beta == 0 ? alpha * sum : alpha * sum + beta * load(c));
-}
-
-// Rows [0, R) of A against rows [0, S) of B: both contiguous along k. kFetch: B comes from memory, and rows follow.
-template <int R, int S, bool kFetch, class A, class B, class C>
-inline void dot_block(int64_t k, float alpha, const A* a, int64_t lda, const B* b, int64_t ldb, float beta, C* c,
-                      int64_t ldc) {
-  Vec sums[R][S] = {};
-  int64_t p = 0;
-  for (; p + kLanes <= k; p += kLanes) {
-    Vec bv[S];
-    for (int j = 0; j < S; ++j) {
-      bv[j] = load_vec(b + j * ldb + p);
-      if (kFetch) __builtin_prefetch(b + (j + S) * ldb + p);  // the next block's
-    }
-    for (int i = 0; i < R; ++i) {
-      const Vec av = load_vec(a + i * lda + p);
-      for (int j = 0; j < S; ++j) sums[i][j] += av * bv[j];
-    }
-  }
-  if (p < k) {
-    Vec bv[S];
-    for (int j = 0; j < S; ++j) bv[j] = load_part(b + j * ldb + p, k - p);
-    for (int i = 0; i < R; ++i) {
-      const Vec av = load_part(a + i * lda + p, k - p);
-      for (int j = 0; j < S; ++j) sums[i][j] += av * bv[j];
-    }
-  }
-  for (int i = 0; i < R; ++i)
-    for (int j = 0; j < S; ++j) put(c + i * ldc + j, sum_lanes(sums[i][j]), alpha, beta);
-}
-
-// All rows of A against S rows of B.
-template <int S, class A, class B, class C>
-inline void dot_columns(int64_t m, int64_t k, float alpha, const A* a, int64_t lda, const B* b, int64_t ldb,
-                        float beta, C* c, int64_t ldc) {
-  int64_t i = 0;
-  const auto rows = [&]<int R>(std::integral_constant<int, R>) {
-    if constexpr (R * S <= kMaxSums)
-      for (; i + R <= m; i += R) {
-        if (i == 0)
-          dot_block<R, S, true>(k, alpha, a, lda, b, ldb, beta, c, ldc);
-        else
-          dot_block<R, S, false>(k, alpha, a + i * lda, lda, b, ldb, beta, c + i * ldc, ldc);
-      }
-  };
-  rows(std::integral_constant<int, 8>());
-  rows(std::integral_constant<int, 4>());
-  rows(std::integral_constant<int, 2>());
-  rows(std::integral_constant<int, 1>());
-}
-
-// C = A B^T, S rows of B at a time.
-template <int S, class A, class B, class C>
-void dot_form(int64_t m, int64_t n, int64_t k, float alpha, const A* a, int64_t lda, const B* b, int64_t ldb,
-              float beta, C* c, int64_t ldc) {
-#pragma omp parallel for schedule(static) if (m * n * k > kParallelWork)
-  for (int64_t block = 0; block < (n + S - 1) / S; ++block) {
-    int64_t j = block * S;
-    const int64_t end = smaller(j + S, n);
-    if (end - j == S) {
-      dot_columns<S>(m, k, alpha, a, lda, b + j * ldb, ldb, beta, c + j, ldc);
-      continue;
-    }
-    for (; j < end; ++j) dot_columns<1>(m, k, alpha, a, lda, b + j * ldb, ldb, beta, c + j, ldc);
-  }
 }
 
 // Rows [0, R) of op(A) against `columns` columns of B, at most V vectors. Steps of A: from row to row and along k.
@@ -183,12 +109,6 @@ void product(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k
              int64_t lda, const B* b, int64_t ldb, float beta, C* c, int64_t ldc) {
   if (!transpose_b)
     broadcast_form(m, n, k, alpha, a, transpose_a ? 1 : lda, transpose_a ? lda : 1, b, ldb, beta, c, ldc);
-  else if (!transpose_a && m <= 2)
-    dot_form<kColumnsFor2>(m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
-  else if (!transpose_a && m <= 4)
-    dot_form<kColumnsFor4>(m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
-  else if (!transpose_a)
-    dot_form<kColumns>(m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
   else
     both_transposed(m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }

@@ -9,9 +9,10 @@
 
 namespace trireme::cpu {
 
-// C = alpha * op(A) * op(B) + beta * C. A is f32 or of B's type, and so is C. Each element of C sums over k in an order that depends on k and the
-// transposes alone: neither the other sizes nor the number of threads change its bits. So a row's result does not
-// depend on the rows it is batched with.
+// C = alpha * op(A) * op(B) + beta * C. A is f32 or of B's type, and so is C. Each element of C sums over k in an order
+// that depends on k and the transposes alone: neither the other sizes nor the number of threads change its bits. So a
+// row's result does not depend on the rows it is batched with.
+// REQUIRES: transpose_a || !transpose_b; A B^T is weight_gemm(), in weight_gemm.h.
 TRIREME_CPU_KERNEL(gemm_own,
                    (bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, float alpha, const void* a,
                     int64_t lda, DType a_type, const void* b, int64_t ldb, DType b_type, float beta, void* c,

@@ -109,5 +109,61 @@ TEST(LoadWeights, AnotherModelsFilesAreRefusedBeforeAnythingChanges) {
   EXPECT_TRUE(std::equal(before.begin(), before.end(), first.data<float>()));
 }
 
+// The bytes that map_weights() copies on this rank; every value is that of load_weights().
+int64_t mapped_as_loaded(const std::filesystem::path& folder, const Mesh& mesh, DType dtype) {
+  const ModelConfig config = ModelConfig::from_directory(folder);
+  ShardedModel loaded(config, mesh, {}), mapped(config, mesh, {});
+  const WeightSource source = WeightSource::open(folder);
+  allocate_values(loaded.parameters(), dtype, Device::cpu());
+  load_weights(loaded, source);
+  const int64_t copied = map_weights(mapped, WeightSource::open(folder), dtype);  // views outlive their source
+  for (size_t i = 0; i < loaded.parameters().all().size(); ++i) {
+    const Parameter &want = *loaded.parameters().all()[i], &got = *mapped.parameters().all()[i];
+    EXPECT_EQ(got.value.shape(), want.value.shape());
+    EXPECT_EQ(got.value.dtype(), dtype);
+    EXPECT_EQ(std::memcmp(got.value.raw(), want.value.raw(), want.value.num_bytes()), 0)
+        << folder << ": " << (want.pieces.empty() ? "padding" : want.pieces[0].name) << " on rank "
+        << mesh.world().rank();
+  }
+  return copied;
+}
+
+TEST(MapWeights, GivesTheValuesOfLoadWeightsAtEveryLayout) {
+  for (const char* name : {"gpt2-tiny", "llama-tiny", "llama-rope-tied"})
+    for (Layout layout : {Layout{1, 1}, Layout{2, 1}, Layout{4, 1}, Layout{1, 3}, Layout{2, 2}})
+      run_ranks(layout.tp * layout.pp, [&](Communicator& world) {
+        MeshShape shape;
+        shape.tp = layout.tp;
+        shape.pp = layout.pp;
+        Mesh mesh(world, shape);
+        for (DType dtype : {DType::kF32, DType::kBF16}) mapped_as_loaded(testing::fixture(name), mesh, dtype);
+      });
+}
+
+TEST(MapWeights, CopiesOnlyWhatDoesNotLieInTheFileAsItIsUsed) {
+  const auto self = make_self_communicator();
+  Mesh mesh(*self, {});
+  const auto folder = testing::fixture("llama-tiny");
+  const ModelConfig config = ModelConfig::from_directory(folder);
+  // Queries, keys and values are one weight here, and the file has the output projection between them. The gate and what
+  // it gates follow each other in it.
+  const int64_t qkv = (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim;
+  EXPECT_EQ(mapped_as_loaded(folder, mesh, DType::kF32), config.num_hidden_layers * qkv * config.hidden_size * 4);
+  int64_t all = 0;
+  const ShardedModel model(config, mesh, {});
+  for (const auto& p : model.parameters().all()) all += p->shape.numel() * 2;
+  EXPECT_EQ(mapped_as_loaded(folder, mesh, DType::kBF16), all);  // converted
+}
+
+TEST(MapWeights, AnotherModelsFilesAreRefusedBeforeAnythingChanges) {
+  const auto self = make_self_communicator();
+  Mesh mesh(*self, {});
+  ModelConfig config = ModelConfig::from_directory(testing::fixture("llama-tiny"));
+  config.intermediate_size = 80;
+  ShardedModel model(config, mesh, {});
+  EXPECT_THROW(map_weights(model, WeightSource::open(testing::fixture("llama-tiny")), DType::kF32), FileError);
+  EXPECT_FALSE(model.parameters().all()[0]->value.defined());
+}
+
 }  // namespace
 }  // namespace trireme

@@ -19,13 +19,18 @@ struct RestoreTable {
 
 TEST(GemmTable, RulesUseBf16UnitsOnlyWhereTheyPay) {
   const GemmShape train{false, true, 1024, 2304, 768, DType::kBF16, DType::kBF16};
-  EXPECT_EQ(GemmTable(Bf16Units::kAmx).choose(train, 2), GemmBackend::kOneDnnMatmul);
+  EXPECT_EQ(GemmTable(Bf16Units::kAmx).choose(train, 2), GemmBackend::kOwn);
+  for (GemmShape s : {GemmShape{false, false, 1024, 2304, 768}, {false, true, 1024, 31, 768}, {false, true, 1024, 64, 760}}) {
+    s.in = s.out = DType::kBF16;  // input gradients, and weights that are not whole tiles
+    EXPECT_EQ(GemmTable(Bf16Units::kAmx).choose(s, 2), GemmBackend::kOneDnnMatmul);
+  }
   EXPECT_EQ(GemmTable(Bf16Units::kDotProduct).choose(train, 2), GemmBackend::kOneDnnSgemm);
   EXPECT_EQ(GemmTable(Bf16Units::kNone).choose(train, 2), GemmBackend::kOneDnnSgemm);
   for (Bf16Units units : {Bf16Units::kNone, Bf16Units::kDotProduct, Bf16Units::kAmx}) {
     EXPECT_EQ(GemmTable(units).choose({false, true, 1024, 2304, 768}, 2), GemmBackend::kOneDnnSgemm);
     EXPECT_EQ(GemmTable(units).choose({false, true, 1, 2304, 768}, 2), GemmBackend::kOwn);
-    EXPECT_EQ(GemmTable(units).choose({false, true, 32, 2304, 768}, 2), GemmBackend::kOneDnnMatmul);
+    EXPECT_EQ(GemmTable(units).choose({false, true, 64, 2304, 768}, 2), GemmBackend::kOwn);
+    EXPECT_EQ(GemmTable(units).choose({false, true, 65, 2304, 768}, 2), GemmBackend::kOneDnnSgemm);
     EXPECT_EQ(GemmTable(units).choose({false, false, 1, 2304, 768}, 2), GemmBackend::kOneDnnSgemm);
     EXPECT_EQ(GemmTable(units).choose({true, false, 8, 8, 8}, 2), GemmBackend::kOwn);
   }
