@@ -30,8 +30,9 @@ class Core {
   // Marks `call` as under way on the board while it lives.
   class Entry {
    public:
-    Entry(Core& core, const OpCall& call) : board_(core.job_ ? &core.job_->board() : nullptr) {
-      if (board_) ticket_ = board_->begin(core.slot_, call);
+    Entry(Core& core, const OpCall& call, OpBoard::Clock::time_point since = OpBoard::Clock::now())
+        : board_(core.job_ ? &core.job_->board() : nullptr) {
+      if (board_) ticket_ = board_->begin(core.slot_, call, since);
     }
     ~Entry() {
       if (board_) board_->end(ticket_);
@@ -43,8 +44,8 @@ class Core {
     uint64_t ticket_ = 0;
   };
 
-  void run(const Collective& collective) {
-    Entry entry(*this, collective.call);
+  void run(const Collective& collective, OpBoard::Clock::time_point since = OpBoard::Clock::now()) {
+    Entry entry(*this, collective.call, since);
     backend_->run(collective);
   }
 
@@ -54,14 +55,14 @@ class Core {
   }
   template <class Fn>
   void blocked(const Fn& fn) {
-    const auto start = OpBoard::Clock::now();
+    const OpBoard::Clock::time_point start = OpBoard::Clock::now();
     auto add = [&] {
       const auto spent = OpBoard::Clock::now() - start;
       blocked_ns_.fetch_add(std::chrono::duration_cast<std::chrono::nanoseconds>(spent).count(),
                             std::memory_order_relaxed);
     };
     try {
-      fn();
+      fn(start);
     } catch (...) {
       add();
       throw;
@@ -115,7 +116,7 @@ class CollectiveWork final : public Work::State {
     if (auto error = completion_->take_error()) core_->keep_error(std::move(error));
   }
   void wait() override {
-    if (!completion_->done()) core_->blocked([&] { completion_->wait(); });
+    if (!completion_->done()) core_->blocked([&](auto) { completion_->wait(); });
     if (auto error = completion_->take_error()) std::rethrow_exception(error);
   }
   bool done() const override { return completion_->done(); }
@@ -148,8 +149,10 @@ class TransferWork final : public Work::State {
     if (waited_) return;
     waited_ = true;
     if (transfer_->done()) return transfer_->wait();  // for its error
-    Core::Entry entry(*core_, call_);
-    core_->blocked([&] { transfer_->wait(); });
+    core_->blocked([&](auto since) {
+      Core::Entry entry(*core_, call_, since);
+      transfer_->wait();
+    });
   }
   bool done() const override { return waited_ || transfer_->done(); }
 
@@ -212,7 +215,7 @@ class CommunicatorOverBackend final : public Communicator {
     Collective c;
     c.call.kind = OpKind::kBarrier;
     prepare(0);
-    core_->blocked([&] { core_->run(c); });
+    core_->blocked([&](auto since) { core_->run(c, since); });
   }
 
   Work send(const Tensor& t, int peer, int tag) override { return transfer(OpKind::kSend, t, peer, tag); }
@@ -222,10 +225,10 @@ class CommunicatorOverBackend final : public Communicator {
     check<CommError>(color >= 0, core_->backend().label(), ": split with color ", color, "; colors start at 0");
     prepare(0);
     std::shared_ptr<Backend> child;
-    core_->blocked([&] {
+    core_->blocked([&](auto since) {
       OpCall call;
       call.kind = OpKind::kSplit;
-      Core::Entry entry(*core_, call);
+      Core::Entry entry(*core_, call, since);
       child = core_->backend().split(color, key, name);
     });
     return make_communicator(std::move(child));
@@ -279,22 +282,23 @@ class CommunicatorOverBackend final : public Communicator {
   // What every call does first.
   void prepare(size_t num_bytes) {
     core_->count_call(num_bytes);
-    core_->blocked([&] { queue_.drain(); });
+    if (!queue_.idle()) core_->blocked([&](auto) { queue_.drain(); });
     core_->throw_kept_error();
   }
 
   void blocking(const Collective& c, const Tensor& in, const Tensor&) {
     prepare(in.num_bytes());
-    core_->blocked([&] { core_->run(c); });
+    core_->blocked([&](auto since) { core_->run(c, since); });
   }
 
-  Work async(const Collective& c, const Tensor& in, const Tensor& out) {
+  Work async(Collective c, const Tensor& in, const Tensor& out) {
     core_->count_call(in.num_bytes());
     core_->throw_kept_error();
     if (size() == 1) {  // nothing to wait for
       core_->run(c);
       return Work();
     }
+    c.background = true;
     // The tensors are held so that their memory outlives the call, whatever the caller does.
     auto completion = queue_.submit([core = core_, c, in, out] { core->run(c); });
     return Work(std::make_shared<CollectiveWork>(core_, std::move(completion)));

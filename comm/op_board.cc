@@ -57,10 +57,10 @@ void OpBoard::remove_group(int slot) {
   std::erase_if(entries_, [slot](const Entry& e) { return e.slot == slot; });
 }
 
-uint64_t OpBoard::begin(int slot, const OpCall& call) {
+uint64_t OpBoard::begin(int slot, const OpCall& call, Clock::time_point since) {
   std::lock_guard lock(mutex_);
   const int64_t sequence = is_collective(call.kind) ? ++groups_[slot].num_entered : 0;
-  entries_.push_back({next_ticket_, slot, call, Clock::now(), sequence});
+  entries_.push_back({next_ticket_, slot, call, since, sequence});
   return next_ticket_++;
 }
 

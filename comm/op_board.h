@@ -67,7 +67,7 @@ class OpBoard {
   // Communicators: registration, and the start and end of each call.
   int add_group(GroupInfo group);
   void remove_group(int slot);
-  uint64_t begin(int slot, const OpCall& call);
+  uint64_t begin(int slot, const OpCall& call, Clock::time_point since);
   void end(uint64_t ticket);
 
   // The rank says what it is doing.

@@ -26,7 +26,8 @@ class CpuAllocator final : public Allocator {
       block = cached->second.back();
       cached->second.pop_back();
     } else {
-      block = ask_system(size);
+      if (source_ && size >= kSourcedBlock) block = source_->take(size);
+      if (!block) block = ask_system(size);
       reserved_ += size;
       ++system_calls_;
     }
@@ -58,14 +59,29 @@ class CpuAllocator final : public Allocator {
 
   void release_cached() override {
     std::lock_guard lock(mutex_);
+    release();
+  }
+
+  void set_source(std::shared_ptr<BlockSource> source) override {
+    std::lock_guard lock(mutex_);
+    check<ConfigError>(!source_, "the allocator has a source of blocks already");
+    release();  // or cached blocks of the system would go on being handed out
+    source_ = std::move(source);
+  }
+  std::shared_ptr<BlockSource> source() const override {
+    std::lock_guard lock(mutex_);
+    return source_;
+  }
+
+ private:
+  void release() {
     for (auto& [size, blocks] : free_) {
-      for (void* block : blocks) std::free(block);
+      for (void* block : blocks)
+        if (!source_ || !source_->give_back(block, size)) std::free(block);
       reserved_ -= size * blocks.size();
     }
     free_.clear();
   }
-
- private:
   static void* ask_system(size_t size) {
     void* block = std::aligned_alloc(size >= kHugePage ? kHugePage : kBlockAlignment, size);
     if (!block) throw std::bad_alloc();
@@ -74,6 +90,7 @@ class CpuAllocator final : public Allocator {
   }
 
   mutable std::mutex mutex_;
+  std::shared_ptr<BlockSource> source_;
   std::map<size_t, std::vector<void*>> free_;
   std::unordered_map<void*, size_t> sizes_;
   size_t live_ = 0, peak_ = 0, reserved_ = 0, system_calls_ = 0;
