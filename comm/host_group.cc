@@ -1,6 +1,7 @@
 #include "comm/host_group.h"
 
 #include <linux/futex.h>
+#include <linux/membarrier.h>
 #include <sched.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -17,17 +18,32 @@ namespace {
 
 constexpr int kBuffers = 3;
 constexpr size_t kBufferBytes = size_t{256} << 10;  // one slice of one rank: of 64 KB to 2 MB the fastest, by a little
-constexpr size_t kPostedBytes = 8 << 10;            // an input of so much goes with its post
-constexpr size_t kPostedSumBytes = 16 << 10;        // all_reduce: the same, of all ranks: every rank reduces everything
+constexpr size_t kPostedBytes = 8 << 10;            // an input of so much goes with its post,
+constexpr size_t kPostedSumBytes = 16 << 10;        // of an all_reduce, where every rank reduces everything, of all ranks
+constexpr size_t kOneBarrierBytes = 256;            // above it in place is faster, where all can reach it
 constexpr size_t kStreamedBytes = size_t{16} << 20;  // written by a rank in one call: past the caches from here on
 constexpr size_t kLine = 64;
-constexpr int kSpins = 300, kYields = 50;          // about 10 us, then as long again if no one else wants the core
+constexpr int kEagerSpins = 100, kSpins = 400, kYields = 50;  // about 10 us, then as long again if no one else wants the core
 constexpr long kSleepNs = 50'000'000;
 
 void pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
 #endif
+}
+
+// Equal for equal calls; for two others with chance 2^-64.
+uint64_t id_of(const OpCall& call) {
+  uint64_t h = static_cast<uint64_t>(call.kind) | static_cast<uint64_t>(call.dtype) << 8 |
+               static_cast<uint64_t>(call.op) << 16 | static_cast<uint64_t>(call.shape.rank()) << 24 |
+               static_cast<uint64_t>(static_cast<uint32_t>(call.peer)) << 32;
+  const auto mix = [&h](uint64_t word) {
+    h = (h ^ word) * 0x9e3779b97f4a7c15ull;
+    h ^= h >> 32;
+  };
+  mix(static_cast<uint64_t>(static_cast<uint32_t>(call.tag)));
+  for (int64_t d : call.shape.dims()) mix(static_cast<uint64_t>(d));
+  return h;
 }
 
 void futex_wait(std::atomic<uint32_t>& word, uint32_t expected) {
@@ -55,22 +71,23 @@ int64_t slices_of(int64_t count, int64_t slice) { return std::max<int64_t>(1, (c
 
 Stores stores_for(size_t written) { return written >= kStreamedBytes ? Stores::kPastCaches : Stores::kCached; }
 
-constexpr uint64_t kOutOfReach = ~uint64_t{0};
+// Where an input is, but for offsets in HostMemory.
+constexpr uint64_t kOutOfReach = ~uint64_t{0}, kPosted = kOutOfReach - 1;
 
 }  // namespace
 
 // Two are used in turn: a rank may post its next call while a slow one still reads the last. That one has been read by all
 // once they have posted the next.
 struct HostGroup::Post {
-  OpCall call;
-  uint64_t input_at;  // in the rank's HostMemory
+  OpCall call;  // for messages: others compare the head
   alignas(kLine) std::byte payload[kPostedBytes];
 };
 struct HostGroup::Slot {
-  // Hot, and written by the slot's rank alone, but for num_sleepers.
+  // One line, which is all that ranks exchange to start a call in place. Written by the slot's rank alone.
   alignas(kLine) std::atomic<uint32_t> arrived;  // barriers that the rank has entered
-  std::atomic<uint32_t> num_sleepers;            // that wait for `arrived`
   std::atomic<uint32_t> present;                 // the rank may be reading and writing others' tensors
+  Head heads[2];
+  alignas(kLine) std::atomic<uint32_t> num_sleepers;  // that wait for `arrived`
   alignas(kLine) Post posts[2];
 };
 static_assert(std::atomic<uint32_t>::is_always_lock_free && sizeof(std::atomic<uint32_t>) == 4);
@@ -102,7 +119,9 @@ HostGroup::HostGroup(void* segment, int rank, int size, std::string label, bool 
     : slots_(static_cast<Slot*>(segment)),
       windows_(static_cast<std::byte*>(segment) + round_up(size * sizeof(Slot), 4096)),
       rank_(rank), size_(size), label_(std::move(label)), crowded_(crowded), memory_(std::move(memory)),
-      waiting_(std::move(waiting)), parts_(size), outs_(size) {
+      waiting_(std::move(waiting)),
+      fences_by_sleepers_(!crowded && syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0),
+      heads_(size), parts_(size), outs_(size) {
   TRIREME_ASSERT(size <= kMostRanks);
   TRIREME_ASSERT(memory_.num_bytes == 0 || memory_.bases.size() == static_cast<size_t>(size));
 }
@@ -115,21 +134,32 @@ void HostGroup::wake(void* segment, int size) {
   for (int r = 0; r < size; ++r) futex_wake(static_cast<Slot*>(segment)[r].arrived);
 }
 
-void HostGroup::barrier() {
+template <class Met>
+void HostGroup::meet_all(Met met) {
   Slot& mine = slots_[rank_];
-  // Sequentially consistent, as is the sleepers' side: either they see that we have arrived, or we see them.
-  mine.arrived.store(++turn_, std::memory_order_seq_cst);
+  // Either sleepers see that we have arrived, or we see them: by full fences on both sides, or by one that they raise on
+  // every core (membarrier), where sleeping is rare and waiting for the fence would be half of a barrier's time.
+  mine.arrived.store(++turn_, fences_by_sleepers_ ? std::memory_order_release : std::memory_order_seq_cst);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
   if (mine.num_sleepers.load(std::memory_order_seq_cst)) futex_wake(mine.arrived);
-  for (int i = 1; i < size_; ++i) wait_for((rank_ + i) % size_);
+  for (int i = 1; i < size_; ++i) {
+    const int r = rank_ + i < size_ ? rank_ + i : rank_ + i - size_;
+    wait_for(r);
+    met(r);
+  }
+}
+
+void HostGroup::barrier() {
+  meet_all([](int) {});
 }
 
 void HostGroup::wait_for(int rank) {
   Slot& slot = slots_[rank];
   const auto behind = [this](uint32_t arrived) { return static_cast<int32_t>(arrived - turn_) < 0; };
-  const auto spins = crowded_ || background_ ? 1 : kSpins;
+  const int spins = crowded_ || background_ ? 1 : kSpins;
   for (int i = 0; i < spins; ++i) {
     if (!behind(slot.arrived.load(std::memory_order_acquire))) return;
-    pause();
+    if (i >= kEagerSpins) pause();  // it costs some 50 ns
   }
   if (!background_)
     for (int i = 0; i < kYields; ++i) {
@@ -141,6 +171,7 @@ void HostGroup::wait_for(int rank) {
     explicit Sleeper(std::atomic<uint32_t>& c) : count(c) { count.fetch_add(1, std::memory_order_seq_cst); }
     ~Sleeper() { count.fetch_sub(1, std::memory_order_seq_cst); }
   } sleeper(slot.num_sleepers);
+  if (fences_by_sleepers_) syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);
   for (;;) {
     const uint32_t seen = slot.arrived.load(std::memory_order_seq_cst);
     if (!behind(seen)) return;
@@ -176,42 +207,49 @@ bool HostGroup::is_small(const Collective& c) const {
   return num_bytes <= kPostedBytes;
 }
 
-void HostGroup::post(const Collective& c) {
-  Post& mine = slots_[rank_].posts[++num_posts_ % 2];
+void HostGroup::post_and_compare(const Collective& c) {
+  const uint64_t turn = ++num_posts_ % 2;
+  Slot& slot = slots_[rank_];
+  Post& mine = slot.posts[turn];
+  Head& head = slot.heads[turn];
   mine.call = c.call;
-  mine.input_at = kOutOfReach;
-  if (is_small(c)) {
-    copy_bytes(mine.payload, c.in, c.kind == OpKind::kBarrier ? 0 : input_bytes(c));
-    return;
+  head.call_id = id_of(c.call);
+  head.input_at = kOutOfReach;
+  const size_t num_bytes = input_bytes(c);
+  if (memory_.num_bytes != 0 && num_bytes > kOneBarrierBytes) {
+    const uint64_t offset = reinterpret_cast<uintptr_t>(c.in) - memory_.bases[rank_];
+    if (offset < memory_.num_bytes && num_bytes <= memory_.num_bytes - offset) head.input_at = offset;
   }
-  if (memory_.num_bytes == 0) return;
-  const uint64_t offset = reinterpret_cast<uintptr_t>(c.in) - memory_.bases[rank_];
-  if (offset < memory_.num_bytes && input_bytes(c) <= memory_.num_bytes - offset) mine.input_at = offset;
-}
-
-void HostGroup::compare(const OpCall& mine) const {
-  const OpCall& first = post_of(0).call;
-  for (int r = 1; r < size_; ++r) {
-    const OpCall& other = post_of(r).call;
-    check<CommError>(other == first, label_, ": ranks disagree: rank 0 called ", first, ", rank ", r, " called ", other,
-                     "; every rank must make the same calls in the same order (this rank: ", mine, ")");
+  if (head.input_at == kOutOfReach && is_small(c)) {
+    copy_bytes(mine.payload, c.in, num_bytes);
+    head.input_at = kPosted;
   }
+  heads_[rank_] = head;
+  meet_all([this, turn](int r) { heads_[r] = slots_[r].heads[turn]; });
+  for (int r = 1; r < size_; ++r)
+    check<CommError>(heads_[r].call_id == heads_[0].call_id, label_, ": ranks disagree: rank 0 called ", post_of(0).call,
+                     ", rank ", r, " called ", post_of(r).call,
+                     "; every rank must make the same calls in the same order (this rank: ", c.call, ")");
 }
 
 void HostGroup::run(const Collective& c) {
   background_ = c.background;
   const Presence presence(*this);
-  post(c);
-  barrier();
-  compare(c.call);
-  if (is_small(c)) return finish_small(c);
-  if (!in_reach(c)) return run_through_windows(c);
+  post_and_compare(c);
+  if (all_inputs(c, [](uint64_t at) { return at == kPosted; })) return finish_from_posts(c);
+  if (!all_inputs(c, [](uint64_t at) { return at < kPosted; })) return run_through_windows(c);
   ask_to_go_on();
   run_in_place(c);
   barrier();
 }
 
-void HostGroup::finish_small(const Collective& c) {
+template <class Test>
+bool HostGroup::all_inputs(const Collective& c, Test test) const {
+  if (c.kind == OpKind::kBroadcast) return test(heads_[c.call.peer].input_at);
+  return std::all_of(heads_.begin(), heads_.end(), [&](const Head& head) { return test(head.input_at); });
+}
+
+void HostGroup::finish_from_posts(const Collective& c) {
   const size_t part = static_cast<size_t>(c.count) * size_of(c.call.dtype);
   std::byte* out = static_cast<std::byte*>(c.out);
   switch (c.kind) {
@@ -232,15 +270,8 @@ void HostGroup::finish_small(const Collective& c) {
   }
 }
 
-bool HostGroup::in_reach(const Collective& c) const {
-  if (c.kind == OpKind::kBroadcast) return post_of(c.call.peer).input_at != kOutOfReach;
-  for (int r = 0; r < size_; ++r)
-    if (post_of(r).input_at == kOutOfReach) return false;
-  return true;
-}
-
 std::byte* HostGroup::input_of(int rank) const {
-  return reinterpret_cast<std::byte*>(memory_.bases[rank] + post_of(rank).input_at);
+  return reinterpret_cast<std::byte*>(memory_.bases[rank] + heads_[rank].input_at);
 }
 
 // Each rank starts with its neighbour's tensor, so that they do not all read one.

@@ -1,10 +1,10 @@
 // Collectives among ranks of one host that share memory: threads of a process, or processes with a mapped segment.
 //
-// Every call starts with a post: what the rank calls, where its input lies, and a small input itself. Once all have posted,
+// Every call starts with a post: what the rank calls, and where its input lies, or a small input itself. Once all have posted,
 // ranks compare what they called (all throw CommError if two differ, and can go on after it), and then
-//   small inputs    are read from the posts: one barrier in all;
 //   tensors that every rank of the group can reach (HostMemory) are read and written in place, with a barrier at the end;
-//   others          go through windows, a slice at a time: a rank copies its slice into its window, passes a barrier, reads
+//   small inputs, if no rank's can be reached, and tiny ones are read from the posts: one barrier in all;
+//   others go through windows, a slice at a time: a rank copies its slice into its window, passes a barrier, reads
 //                   the others' windows. Slice s+1 is copied in while slice s is reduced and slice s-1 copied out, so there
 //                   is one barrier a slice.
 // Each element is reduced by one rank in rank order (comm/reduce.h), so all ranks get the same bits.
@@ -50,22 +50,28 @@ class HostGroup {
   static void wake(void* segment, int size);
 
  private:
+  struct Head {
+    uint64_t call_id;   // of what the rank calls
+    uint64_t input_at;  // in its HostMemory, or kPosted, or kOutOfReach
+  };
   struct Post;
   struct Slot;
   class Presence;
 
   void barrier();
+  template <class Met>
+  void meet_all(Met met);  // a barrier that calls met(r) as soon as rank r is seen to have arrived
   void wait_for(int rank);
   void ask_to_go_on();
-  void post(const Collective& c);
-  void compare(const OpCall& mine) const;
+  void post_and_compare(const Collective& c);
   const Post& post_of(int rank) const;
   std::byte* window(int rank, uint64_t buffer) const;
 
   bool is_small(const Collective& c) const;
   size_t input_bytes(const Collective& c) const;
-  void finish_small(const Collective& c);
-  bool in_reach(const Collective& c) const;
+  template <class Test>
+  bool all_inputs(const Collective& c, Test test) const;
+  void finish_from_posts(const Collective& c);
   std::byte* input_of(int rank) const;
   void run_in_place(const Collective& c);
   void run_through_windows(const Collective& c);
@@ -88,7 +94,9 @@ class HostGroup {
   bool crowded_;
   HostMemory memory_;
   std::function<void()> waiting_;
+  const bool fences_by_sleepers_;
   bool background_ = false;         // the call under way is
+  std::vector<Head> heads_;         // of the call under way, of each rank
   std::vector<const void*> parts_;  // scratch of the reductions, one pointer a rank
   std::vector<void*> outs_;
   // The same on all ranks:

@@ -8,9 +8,11 @@ namespace trireme {
 namespace {
 
 constexpr size_t kPage = MemoryFile::kPage;
-constexpr size_t kSmallPage = 4096;
+constexpr size_t kLine = 64;
 constexpr size_t kMostAddresses = size_t{32} << 40;  // of all ranks of a host together, of the 128 TiB a process has
 
+// Small ones stay clear of each other's cache lines.
+constexpr size_t unit_of(size_t num_bytes) { return num_bytes >= kPage ? kPage : kLine; }
 constexpr size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
 }  // namespace
@@ -30,7 +32,7 @@ SharedArena::SharedArena(std::shared_ptr<MemoryFile> file)
     : file_(std::move(file)), free_{{0, file_->num_bytes()}}, populated_(file_->num_bytes() / kPage) {}
 
 void* SharedArena::take(size_t num_bytes) {
-  const size_t unit = num_bytes >= kPage ? kPage : kSmallPage, size = round_up(num_bytes, unit);
+  const size_t unit = unit_of(num_bytes), size = round_up(num_bytes, unit);
   std::lock_guard lock(mutex_);
   for (auto it = free_.begin(); it != free_.end(); ++it) {
     const auto [begin, length] = *it;
@@ -55,9 +57,8 @@ void* SharedArena::take(size_t num_bytes) {
 bool SharedArena::give_back(void* block, size_t num_bytes) noexcept {
   const auto address = reinterpret_cast<uintptr_t>(block), base = reinterpret_cast<uintptr_t>(file_->data());
   if (address < base || address >= base + file_->num_bytes()) return false;
-  size_t offset = address - base, size = round_up(num_bytes, num_bytes >= kPage ? kPage : kSmallPage);
+  size_t offset = address - base, size = round_up(num_bytes, unit_of(num_bytes));
   std::lock_guard lock(mutex_);
-  file_->discard(offset, size);
   const size_t first_page = offset / kPage, last_page = (offset + size - 1) / kPage;
   const auto after = free_.lower_bound(offset);
   if (after != free_.begin())
@@ -71,9 +72,12 @@ bool SharedArena::give_back(void* block, size_t num_bytes) noexcept {
     free_.erase(after);
   }
   free_.emplace(offset, size);
-  // Pages that are free as a whole will come as huge ones again.
-  for (size_t page = first_page; page <= last_page; ++page)
-    if (page * kPage >= offset && (page + 1) * kPage <= offset + size) populated_[page] = false;
+  // Pages that are free as a whole go back to the system.
+  for (size_t page = first_page; page <= last_page; ++page) {
+    if (page * kPage < offset || (page + 1) * kPage > offset + size) continue;
+    file_->discard(page * kPage, kPage);
+    populated_[page] = false;
+  }
   return true;
 }
 

@@ -30,7 +30,7 @@ class BlockSource {
   // False if the block is not of this source.
   virtual bool give_back(void* block, size_t num_bytes) noexcept = 0;
 };
-constexpr size_t kSourcedBlock = size_t{48} << 10;
+constexpr size_t kSourcedBlock = 512;
 
 class Allocator {
  public:
