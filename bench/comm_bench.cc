@@ -1,12 +1,13 @@
 // Speed of the MPI backend's collectives and messages, each beside the same call of MPI and beside a floor, in one run:
-//   mpirun -np 2 --bind-to none build/bin/comm_bench [windows|mpi] [rounds=15]
-// Ranks of one host work on each other's tensors in place; with `windows` through windows of shared memory, with `mpi`
+//   mpirun -np 2 --bind-to none build/bin/comm_bench [way=in_place|windows|mpi] [rounds=15]
+// Ranks of one host work on each other's tensors in place; with way=windows through windows of shared memory, with way=mpi
 // through MPI alone. A line a call and size: median time over rounds of the slowest rank, GB/s of payload (the larger of
 // the rank's input and output), and how many times faster it is than
 //   MPI    MPI_Allreduce (in place), MPI_Reduce_scatter_block, MPI_Allgather, MPI_Sendrecv of the same bytes;
 //   floor  all_reduce: a loop that sums ranks' buffers in a shared MPI window in place (each rank a part, written to all),
 //          between two spinning barriers; reduce_scatter and all_gather: the bytes that a rank must read and write, at the
-//          rate at which the ranks together copy memory of that size, right then, past the caches where that is faster.
+//          rate at which the ranks together copy memory of that size, right then, past the caches where that is faster, and
+//          two barriers: inputs must be there before they are read, and may change after they were.
 // All are interleaved round by round.
 #include <immintrin.h>
 #include <mpi.h>
@@ -20,15 +21,11 @@
 #include <string>
 #include <vector>
 
+#include "bench/arguments.h"
 #include "comm/mpi.h"
 
 namespace trireme {
 namespace {
-
-double median(std::vector<double> v) {
-  std::nth_element(v.begin(), v.begin() + v.size() / 2, v.end());
-  return v[v.size() / 2];
-}
 
 // Seconds of one call of fn, as the slowest rank sees it.
 double seconds_of(const std::function<void()>& fn, int repeats) {
@@ -81,6 +78,7 @@ class Floor {
     barrier();
   }
   // Reads and writes num_bytes each, inside this rank's buffer.
+  void exchange() { barrier(); }
   void copy(int64_t count) { std::memcpy(parts_[rank_] + count, parts_[rank_], static_cast<size_t>(count) * 4); }
   void copy_past(int64_t count) { copy_past_caches(parts_[rank_] + count, parts_[rank_], count); }
 
@@ -96,7 +94,12 @@ class Floor {
   std::atomic<int>* arrived_ = nullptr;
 };
 
-int run(const std::string& way, int rounds) {
+int run(const BenchArguments& arguments) {
+  const std::string way = arguments.word("way", "in_place");
+  check<ConfigError>(way == "in_place" || way == "windows" || way == "mpi", "way=", way,
+                     "; give in_place, windows or mpi");
+  check<ConfigError>(__builtin_cpu_supports("avx512f"), "the floor of comm_bench needs a processor with AVX-512");
+  const int64_t rounds = std::max<int64_t>(arguments.number("rounds", 15), 1);
   const auto world = make_mpi_world({.share_memory = way != "mpi", .in_place = way != "windows"});
   const int n = world->size(), next = (world->rank() + 1) % n, previous = (world->rank() + n - 1) % n;
   if (world->rank() == 0)
@@ -113,11 +116,11 @@ int run(const std::string& way, int rounds) {
       const char* name;
       std::function<void()> run;
       int mpi = -1, floor = -1;  // which of the others it is compared with
-      double times_floor = 1;    // the floor's time for the bytes of this call
+      double copies = 1;         // of its bytes, if that is the copy
       std::vector<double> times{};
     };
     enum { kSum, kSumBf16, kScatter, kGather, kMessage, kMpiSum, kMpiScatter, kMpiGather, kMpiMessage, kFloorSum, kCopy,
-           kCopyPast };
+           kCopyPast, kBarrier };
     const int elements = static_cast<int>(count), part_elements = static_cast<int>(count / n);
     // A rank of reduce_scatter reads `share` of all ranks and writes `share`; of all_gather it reads and writes `payload`;
     // a copy reads and writes `payload`.
@@ -148,22 +151,25 @@ int run(const std::string& way, int rounds) {
         {"floor: sum", [&] { floor.all_reduce(count); }},
         {"floor: copy", [&] { floor.copy(count); }},
         {"floor: copy nt", [&] { floor.copy_past(count); }},
+        {"floor: barrier", [&] { floor.exchange(); }},
     };
-    const int repeats = static_cast<int>(std::clamp<int64_t>((int64_t{8} << 20) / bytes, 1, 200));
-    for (int round = -2; round < rounds; ++round)
+    const int repeats = static_cast<int>(std::clamp<int64_t>((int64_t{32} << 20) / bytes, 1, 500));
+    for (int64_t round = -2; round < rounds; ++round)
       for (Call& call : calls) {
         const double s = seconds_of(call.run, repeats);
         if (round >= 0) call.times.push_back(s);
       }
     if (world->rank() != 0) continue;
     const double copy = std::min(median(calls[kCopy].times), median(calls[kCopyPast].times));
+    const double barrier = median(calls[kBarrier].times);
     for (const Call& call : calls) {
       const double s = median(call.times);
       std::printf("%-15s %11lld %12.1f %9.2f", call.name, static_cast<long long>(payload), s * 1e6,
                   static_cast<double>(payload) * 1e-9 / s);
       if (call.mpi >= 0) std::printf(" %8.2f", median(calls[call.mpi].times) / s);
       if (call.floor >= 0)
-        std::printf(" %9.2f", (call.floor == kCopy ? copy : median(calls[call.floor].times)) * call.times_floor / s);
+        std::printf(" %9.2f",
+                    (call.floor == kCopy ? 2 * barrier + copy * call.copies : median(calls[call.floor].times)) / s);
       std::printf("\n");
     }
   }
@@ -174,26 +180,9 @@ int run(const std::string& way, int rounds) {
 }  // namespace trireme
 
 int main(int argc, char** argv) {
-  std::string way = "in place";
-  int rounds = 15;
-  for (int i = 1; i < argc; ++i) {
-    const std::string word = argv[i];
-    if (word == "windows" || word == "mpi") {
-      way = word;
-    } else if (word.rfind("rounds=", 0) == 0 && std::atoi(word.c_str() + 7) > 0) {
-      rounds = std::atoi(word.c_str() + 7);
-    } else {
-      std::fprintf(stderr, "comm_bench: \"%s\": give windows or mpi, and rounds=N\n", argv[i]);
-      return 2;
-    }
-  }
-  if (!__builtin_cpu_supports("avx512f")) {
-    std::fprintf(stderr, "comm_bench: its floor needs a processor with AVX-512\n");
-    return 1;
-  }
   trireme::MpiEnvironment mpi;
   try {
-    return trireme::run(way, rounds);
+    return trireme::run(trireme::BenchArguments(argc, argv, {"way", "rounds"}));
   } catch (const std::exception& e) {
     trireme::abort_job(1, e.what());
   }

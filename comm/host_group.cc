@@ -21,7 +21,7 @@ constexpr size_t kBufferBytes = size_t{256} << 10;  // one slice of one rank: of
 constexpr size_t kPostedBytes = 8 << 10;            // an input of so much goes with its post,
 constexpr size_t kPostedSumBytes = 16 << 10;        // of an all_reduce, where every rank reduces everything, of all ranks
 constexpr size_t kOneBarrierBytes = 256;            // above it in place is faster, where all can reach it
-constexpr size_t kStreamedBytes = size_t{16} << 20;  // written by a rank in one call: past the caches from here on
+constexpr size_t kStreamedBytes = size_t{32} << 20;  // written by a rank in one call: past the caches from here on
 constexpr size_t kLine = 64;
 constexpr int kEagerSpins = 100, kSpins = 400, kYields = 50;  // about 10 us, then as long again if no one else wants the core
 constexpr long kSleepNs = 50'000'000;

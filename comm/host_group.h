@@ -4,9 +4,9 @@
 // ranks compare what they called (all throw CommError if two differ, and can go on after it), and then
 //   tensors that every rank of the group can reach (HostMemory) are read and written in place, with a barrier at the end;
 //   small inputs, if no rank's can be reached, and tiny ones are read from the posts: one barrier in all;
-//   others go through windows, a slice at a time: a rank copies its slice into its window, passes a barrier, reads
-//                   the others' windows. Slice s+1 is copied in while slice s is reduced and slice s-1 copied out, so there
-//                   is one barrier a slice.
+//   others go through windows, a slice at a time: a rank copies its slice into its window, passes a barrier, reads the
+//   others' windows. Slice s+1 is copied in while slice s is reduced and slice s-1 copied out, so there is one barrier a
+//   slice.
 // Each element is reduced by one rank in rank order (comm/reduce.h), so all ranks get the same bits.
 //
 // A barrier is a line of memory a rank, that it alone writes. Who waits spins briefly, then yields, then sleeps (futex), so

@@ -98,6 +98,10 @@ class CpuAllocator final : public Allocator {
 
 }  // namespace
 
+void Allocator::set_source(std::shared_ptr<BlockSource>) {
+  throw ConfigError("this allocator takes its blocks from its device alone");
+}
+
 std::unique_ptr<Allocator> make_cpu_allocator() { return std::make_unique<CpuAllocator>(); }
 
 Allocator& default_cpu_allocator() {

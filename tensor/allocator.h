@@ -41,10 +41,10 @@ class Allocator {
   virtual AllocatorStats stats() const = 0;
   virtual void reset_peak() = 0;
   virtual void release_cached() = 0;  // gives cached blocks back to the system, or to the source
-  // From now on large blocks come from `source`, which is kept as long as the allocator lives. Once: a second call throws
-  // ConfigError. Blocks handed out before stay where they are.
-  virtual void set_source(std::shared_ptr<BlockSource> source) = 0;
-  virtual std::shared_ptr<BlockSource> source() const = 0;  // or null
+  // From now on blocks of kSourcedBlock bytes and more come from `source`, which is kept as long as the allocator lives.
+  // Once, and on the CPU: else ConfigError. Blocks handed out before stay where they are.
+  virtual void set_source(std::shared_ptr<BlockSource> source);
+  virtual std::shared_ptr<BlockSource> source() const { return nullptr; }
 };
 
 // Blocks of 2 MiB and more are aligned to pages of that size and ask for huge ones; smaller ones are powers of two and
