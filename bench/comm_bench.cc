@@ -1,13 +1,24 @@
-// Speed of the MPI backend's collectives and messages beside plain MPI_Allreduce, in one run:
-//   mpirun -np 2 --bind-to none build/bin/comm_bench [mpi]
-// With `mpi`, ranks of one host do not use the memory they share. A line a call and size: median time over rounds of
-// the slowest rank, GB/s of payload (that is bytes of the rank's input, not of the wire), and the time of an in-place
-// MPI_Allreduce of the same bytes, interleaved with it, divided by ours (above 1: ours is faster).
+// Speed of the MPI backend's collectives and messages, each beside the same call of MPI and beside a floor, in one run:
+//   mpirun -np 2 --bind-to none build/bin/comm_bench [way=in_place|windows|mpi] [rounds=15]
+// Ranks of one host work on each other's tensors in place; with way=windows through windows of shared memory, with way=mpi
+// through MPI alone. A line a call and size: median time over rounds of the slowest rank, GB/s of payload (the larger of
+// the rank's input and output), and how many times faster it is than
+//   MPI    MPI_Allreduce (in place), MPI_Reduce_scatter_block, MPI_Allgather, MPI_Sendrecv of the same bytes;
+//   floor  all_reduce: a loop that sums ranks' buffers in a shared MPI window in place (each rank a part, written to all),
+//          between two spinning barriers; reduce_scatter and all_gather: the bytes that a rank must read and write, at the
+//          rate at which the ranks together copy memory of that size, right then, past the caches where that is faster, and
+//          two barriers: inputs must be there before they are read, and may change after they were.
+// All are interleaved round by round.
+#include <immintrin.h>
 #include <mpi.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "bench/arguments.h"
@@ -26,49 +37,141 @@ double seconds_of(const std::function<void()>& fn, int repeats) {
   return slowest;
 }
 
-int run(bool share_memory) {
-  const auto world = make_mpi_world({.share_memory = share_memory});
+[[gnu::target("avx512f")]] void sum_all(float* const* p, int size, int64_t begin, int64_t end, bool past_caches) {
+  for (int64_t i = begin; i < end; i += 16) {
+    __m512 sum = _mm512_load_ps(p[0] + i);
+    for (int r = 1; r < size; ++r) sum = _mm512_add_ps(sum, _mm512_load_ps(p[r] + i));
+    for (int r = 0; r < size; ++r) past_caches ? _mm512_stream_ps(p[r] + i, sum) : _mm512_store_ps(p[r] + i, sum);
+  }
+  _mm_sfence();
+}
+[[gnu::target("avx512f")]] void copy_past_caches(float* to, const float* from, int64_t count) {
+  for (int64_t i = 0; i < count; i += 16) _mm512_stream_ps(to + i, _mm512_load_ps(from + i));
+  _mm_sfence();
+}
+
+// An in-place sum of float32 in a shared MPI window, and nothing else.
+class Floor {
+ public:
+  Floor(int rank, int size, size_t num_bytes) : rank_(rank), size_(size), parts_(size) {
+    void* mine = nullptr;
+    MPI_Win_allocate_shared(static_cast<MPI_Aint>(num_bytes + 4096), 1, MPI_INFO_NULL, MPI_COMM_WORLD, &mine, &window_);
+    for (int r = 0; r < size; ++r) {
+      MPI_Aint bytes = 0;
+      int unit = 0;
+      void* base = nullptr;
+      MPI_Win_shared_query(window_, r, &bytes, &unit, &base);
+      parts_[r] = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(base) + 63) & ~uintptr_t{63});
+    }
+    std::memset(parts_[rank], 0, num_bytes);
+    arrived_ = reinterpret_cast<std::atomic<int>*>(reinterpret_cast<char*>(parts_[0]) + num_bytes);
+    if (rank == 0) arrived_->store(0);
+    MPI_Barrier(MPI_COMM_WORLD);
+  }
+  ~Floor() { MPI_Win_free(&window_); }
+  Floor(const Floor&) = delete;
+
+  void all_reduce(int64_t count) {
+    barrier();
+    const int64_t each = count / size_, begin = each * rank_, n = rank_ == size_ - 1 ? count - begin : each;
+    sum_all(parts_.data(), size_, begin, begin + n, count * 4 >= (int64_t{32} << 20));
+    barrier();
+  }
+  // Reads and writes num_bytes each, inside this rank's buffer.
+  void exchange() { barrier(); }
+  void copy(int64_t count) { std::memcpy(parts_[rank_] + count, parts_[rank_], static_cast<size_t>(count) * 4); }
+  void copy_past(int64_t count) { copy_past_caches(parts_[rank_] + count, parts_[rank_], count); }
+
+ private:
+  void barrier() {
+    phase_ += size_;
+    arrived_->fetch_add(1);
+    while (arrived_->load() < phase_) __builtin_ia32_pause();
+  }
+  int rank_, size_, phase_ = 0;
+  MPI_Win window_ = MPI_WIN_NULL;
+  std::vector<float*> parts_;
+  std::atomic<int>* arrived_ = nullptr;
+};
+
+int run(const BenchArguments& arguments) {
+  const std::string way = arguments.word("way", "in_place");
+  check<ConfigError>(way == "in_place" || way == "windows" || way == "mpi", "way=", way,
+                     "; give in_place, windows or mpi");
+  check<ConfigError>(__builtin_cpu_supports("avx512f"), "the floor of comm_bench needs a processor with AVX-512");
+  const int64_t rounds = std::max<int64_t>(arguments.number("rounds", 15), 1);
+  const auto world = make_mpi_world({.share_memory = way != "mpi", .in_place = way != "windows"});
   const int n = world->size(), next = (world->rank() + 1) % n, previous = (world->rank() + n - 1) % n;
   if (world->rank() == 0)
-    std::printf("%d ranks, %s\n%-15s %11s %12s %9s %14s\n", n, share_memory ? "shared memory" : "MPI alone", "call",
-                "bytes", "median us", "GB/s", "x MPI_Allreduce");
-  for (int64_t bytes = 1024; bytes <= int64_t{64} << 20; bytes *= 4) {
-    const int64_t count = bytes / 4 / n * n;
-    const Tensor t = zeros({count}, DType::kF32), part = zeros({count / n}, DType::kF32);
+    std::printf("%d ranks, %s\n%-15s %11s %12s %9s %8s %9s\n", n, way.c_str(), "call", "bytes", "median us", "GB/s",
+                "x MPI", "of floor");
+  constexpr int64_t kMost = int64_t{64} << 20;
+  Floor floor(world->rank(), n, 2 * kMost);
+  for (int64_t bytes = 1024; bytes <= kMost; bytes *= 4) {
+    const int64_t count = std::max<int64_t>(1, bytes / 64 / n) * 16 * n;  // whole vectors for the floor
+    const size_t payload = static_cast<size_t>(count) * 4, share = payload / n;
+    const Tensor t = zeros({count}, DType::kF32), part = zeros({count / n}, DType::kF32), in = zeros({count}, DType::kF32);
     const Tensor half = zeros({count * 2}, DType::kBF16);
     struct Call {
       const char* name;
       std::function<void()> run;
-      std::vector<double> times;
+      int mpi = -1, floor = -1;  // which of the others it is compared with
+      double copies = 1;         // of its bytes, if that is the copy
+      std::vector<double> times{};
     };
+    enum { kSum, kSumBf16, kScatter, kGather, kMessage, kMpiSum, kMpiScatter, kMpiGather, kMpiMessage, kFloorSum, kCopy,
+           kCopyPast, kBarrier };
+    const int elements = static_cast<int>(count), part_elements = static_cast<int>(count / n);
+    // A rank of reduce_scatter reads `share` of all ranks and writes `share`; of all_gather it reads and writes `payload`;
+    // a copy reads and writes `payload`.
+    const double scatter_bytes = static_cast<double>(payload + share) / (2.0 * static_cast<double>(payload));
     Call calls[] = {
-        {"all_reduce", [&] { world->all_reduce(t); }, {}},
-        {"all_reduce bf16", [&] { world->all_reduce(half); }, {}},
-        {"reduce_scatter", [&] { world->reduce_scatter(t, part); }, {}},
-        {"all_gather", [&] { world->all_gather(part, t); }, {}},
+        {"all_reduce", [&] { world->all_reduce(t); }, kMpiSum, kFloorSum},
+        {"all_reduce bf16", [&] { world->all_reduce(half); }},
+        {"reduce_scatter", [&] { world->reduce_scatter(t, part); }, kMpiScatter, kCopy, scatter_bytes},
+        {"all_gather", [&] { world->all_gather(part, t); }, kMpiGather, kCopy},
         {"send+recv", [&] {
-           const Tensor &out = t, &in = half;
-           Work r = world->recv(in, previous, 0), s = world->send(out.reshape({count}), next, 0);
+           Work r = world->recv(in, previous, 0), s = world->send(t, next, 0);
            r.wait();
            s.wait();
-         }, {}},
+         }, kMpiMessage},
         {"MPI_Allreduce", [&] {
-           MPI_Allreduce(MPI_IN_PLACE, t.raw(), static_cast<int>(count), MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
-         }, {}},
+           MPI_Allreduce(MPI_IN_PLACE, t.raw(), elements, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
+         }},
+        {"MPI_Reduce_sc_b", [&] {
+           MPI_Reduce_scatter_block(t.raw(), part.raw(), part_elements, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
+         }},
+        {"MPI_Allgather", [&] {
+           MPI_Allgather(part.raw(), part_elements, MPI_FLOAT, t.raw(), part_elements, MPI_FLOAT, MPI_COMM_WORLD);
+         }},
+        {"MPI_Sendrecv", [&] {
+           MPI_Sendrecv(t.raw(), elements, MPI_FLOAT, next, 0, in.raw(), elements, MPI_FLOAT, previous, 0, MPI_COMM_WORLD,
+                        MPI_STATUS_IGNORE);
+         }},
+        {"floor: sum", [&] { floor.all_reduce(count); }},
+        {"floor: copy", [&] { floor.copy(count); }},
+        {"floor: copy nt", [&] { floor.copy_past(count); }},
+        {"floor: barrier", [&] { floor.exchange(); }},
     };
-    const int repeats = static_cast<int>(std::clamp<int64_t>((int64_t{4} << 20) / bytes, 1, 50));
-    for (int round = -1; round < 9; ++round)
+    const int repeats = static_cast<int>(std::clamp<int64_t>((int64_t{32} << 20) / bytes, 1, 500));
+    for (int64_t round = -2; round < rounds; ++round)
       for (Call& call : calls) {
         const double s = seconds_of(call.run, repeats);
         if (round >= 0) call.times.push_back(s);
       }
-    const double plain = median(calls[std::size(calls) - 1].times);
-    if (world->rank() == 0)
-      for (const Call& call : calls) {
-        const double s = median(call.times);
-        std::printf("%-15s %11lld %12.1f %9.2f %14.2f\n", call.name, static_cast<long long>(count * 4), s * 1e6,
-                    static_cast<double>(count) * 4e-9 / s, plain / s);
-      }
+    if (world->rank() != 0) continue;
+    const double copy = std::min(median(calls[kCopy].times), median(calls[kCopyPast].times));
+    const double barrier = median(calls[kBarrier].times);
+    for (const Call& call : calls) {
+      const double s = median(call.times);
+      std::printf("%-15s %11lld %12.1f %9.2f", call.name, static_cast<long long>(payload), s * 1e6,
+                  static_cast<double>(payload) * 1e-9 / s);
+      if (call.mpi >= 0) std::printf(" %8.2f", median(calls[call.mpi].times) / s);
+      if (call.floor >= 0)
+        std::printf(" %9.2f",
+                    (call.floor == kCopy ? 2 * barrier + copy * call.copies : median(calls[call.floor].times)) / s);
+      std::printf("\n");
+    }
   }
   return 0;
 }
@@ -79,7 +182,7 @@ int run(bool share_memory) {
 int main(int argc, char** argv) {
   trireme::MpiEnvironment mpi;
   try {
-    return trireme::run(argc < 2 || std::strcmp(argv[1], "mpi") != 0);
+    return trireme::run(trireme::BenchArguments(argc, argv, {"way", "rounds"}));
   } catch (const std::exception& e) {
     trireme::abort_job(1, e.what());
   }

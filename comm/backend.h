@@ -16,6 +16,7 @@ struct Collective {
   OpCall call;                     // what the caller called: ranks compare it, and messages name it
   const void* in = nullptr;
   void* out = nullptr;  // all_reduce and broadcast: the same as in
+  bool background = false;  // the caller computes meanwhile: waiting must leave the core to it
   int64_t count = 0;    // elements of one part: all of t (all_reduce, broadcast), in (all_gather), out (reduce_scatter)
 };
 

@@ -1,6 +1,9 @@
 // The part of a communicator that is the same for every backend.
 #include "comm/communicator.h"
 
+#include <time.h>
+
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <exception>
@@ -12,6 +15,21 @@
 
 namespace trireme {
 namespace {
+
+// A small call takes a few hundred nanoseconds, and a look at the system's clock forty. Calls are timed by a counter, which
+// stats() sets against the clock; and for the watchdog the clock of the last timer tick will do, milliseconds behind.
+uint64_t ticks_now() {
+#if defined(__x86_64__)
+  return __builtin_ia32_rdtsc();
+#else
+  return static_cast<uint64_t>(OpBoard::Clock::now().time_since_epoch().count());
+#endif
+}
+OpBoard::Clock::time_point coarse_now() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  return OpBoard::Clock::time_point(std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec));
+}
 
 // State shared by a communicator, its progress thread and its unfinished Works, whichever lives longest.
 class Core {
@@ -30,16 +48,19 @@ class Core {
   // Marks `call` as under way on the board while it lives.
   class Entry {
    public:
-    Entry(Core& core, const OpCall& call) : board_(core.job_ ? &core.job_->board() : nullptr) {
-      if (board_) ticket_ = board_->begin(core.slot_, call);
+    Entry(Core& core, const OpCall& call)
+        : board_(core.job_ ? &core.job_->board() : nullptr), slot_(core.slot_), call_(call) {
+      if (board_) ticket_ = board_->begin(slot_, call, coarse_now());
     }
     ~Entry() {
-      if (board_) board_->end(ticket_);
+      if (board_) board_->end(slot_, call_, ticket_);
     }
     Entry(const Entry&) = delete;
 
    private:
     OpBoard* board_;
+    int slot_;
+    const OpCall& call_;
     uint64_t ticket_ = 0;
   };
 
@@ -70,22 +91,18 @@ class Core {
   }
   template <class Fn>
   void blocked(const Fn& fn) {
-    const auto start = OpBoard::Clock::now();
-    auto add = [&] {
-      const auto spent = OpBoard::Clock::now() - start;
-      blocked_ns_.fetch_add(std::chrono::duration_cast<std::chrono::nanoseconds>(spent).count(),
-                            std::memory_order_relaxed);
-    };
-    try {
-      fn();
-    } catch (...) {
-      add();
-      throw;
-    }
-    add();
+    struct Timer {
+      std::atomic<uint64_t>& ticks;
+      uint64_t start = ticks_now();
+      ~Timer() { ticks.fetch_add(ticks_now() - start, std::memory_order_relaxed); }
+    } timer{blocked_ticks_};
+    fn();
   }
   CommStats stats() const {
-    return {static_cast<double>(blocked_ns_.load()) * 1e-9, num_calls_.load(), num_bytes_.load()};
+    const double ticks = static_cast<double>(ticks_now() - start_ticks_);
+    const double seconds = std::chrono::duration<double>(OpBoard::Clock::now() - start_).count();
+    return {static_cast<double>(blocked_ticks_.load()) * (seconds / std::max(ticks, 1.0)), num_calls_.load(),
+            num_bytes_.load()};
   }
 
   // Errors of calls whose Work was dropped, for the next call to throw.
@@ -105,7 +122,9 @@ class Core {
   std::shared_ptr<Backend> backend_;
   std::shared_ptr<JobLink> job_;
   int slot_ = 0;
-  std::atomic<int64_t> blocked_ns_{0};
+  const OpBoard::Clock::time_point start_ = OpBoard::Clock::now();
+  const uint64_t start_ticks_ = ticks_now();
+  std::atomic<uint64_t> blocked_ticks_{0};
   std::atomic<uint64_t> num_calls_{0}, num_bytes_{0};
   std::atomic<CommObserver*> observer_{nullptr};
   std::mutex error_mutex_;
@@ -168,8 +187,10 @@ class TransferWork final : public Work::State {
     waited_ = true;
     core_->observed(call_, CommEvent::How::kWait, [&] {
       if (transfer_->done()) return transfer_->wait();  // for its error
-      Core::Entry entry(*core_, call_);
-      core_->blocked([&] { transfer_->wait(); });
+      core_->blocked([&] {
+        Core::Entry entry(*core_, call_);
+        transfer_->wait();
+      });
     });
   }
   bool done() const override { return waited_ || transfer_->done(); }
@@ -301,7 +322,7 @@ class CommunicatorOverBackend final : public Communicator {
   // What every call does first.
   void prepare(size_t num_bytes) {
     core_->count_call(num_bytes);
-    core_->blocked([&] { queue_.drain(); });
+    if (!queue_.idle()) core_->blocked([&] { queue_.drain(); });
     core_->throw_kept_error();
   }
 
@@ -310,13 +331,14 @@ class CommunicatorOverBackend final : public Communicator {
     core_->blocked([&] { core_->run(c, CommEvent::How::kBlocking); });
   }
 
-  Work async(const Collective& c, const Tensor& in, const Tensor& out) {
+  Work async(Collective c, const Tensor& in, const Tensor& out) {
     core_->count_call(in.num_bytes());
     core_->throw_kept_error();
     if (size() == 1) {  // nothing to wait for
       core_->run(c, CommEvent::How::kBlocking);
       return Work();
     }
+    c.background = true;
     // The tensors are held so that their memory outlives the call, whatever the caller does.
     auto completion = queue_.submit([core = core_, c, in, out] { core->run(c, CommEvent::How::kBeside); });
     return Work(std::make_shared<CollectiveWork>(core_, c.call, std::move(completion)));

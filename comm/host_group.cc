@@ -1,6 +1,7 @@
 #include "comm/host_group.h"
 
 #include <linux/futex.h>
+#include <linux/membarrier.h>
 #include <sched.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -12,22 +13,37 @@
 #include <type_traits>
 #include <vector>
 
-#include "comm/reduce.h"
-
 namespace trireme {
 namespace {
 
 constexpr int kBuffers = 3;
 constexpr size_t kBufferBytes = size_t{256} << 10;  // one slice of one rank: of 64 KB to 2 MB the fastest, by a little
-constexpr int64_t kSmallBytes = 16 << 10;          // all_reduce with one barrier: every rank reduces everything
+constexpr size_t kPostedBytes = 8 << 10;            // an input of so much goes with its post,
+constexpr size_t kPostedSumBytes = 16 << 10;        // of an all_reduce, where every rank reduces everything, of all ranks
+constexpr size_t kOneBarrierBytes = 256;            // above it in place is faster, where all can reach it
+constexpr size_t kStreamedBytes = size_t{32} << 20;  // written by a rank in one call: past the caches from here on
 constexpr size_t kLine = 64;
-constexpr int kSpins = 300, kYields = 50;          // about 10 us, then as long again if no one else wants the core
+constexpr int kEagerSpins = 100, kSpins = 400, kYields = 50;  // about 10 us, then as long again if no one else wants the core
 constexpr long kSleepNs = 50'000'000;
 
 void pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
 #endif
+}
+
+// Equal for equal calls; for two others with chance 2^-64.
+uint64_t id_of(const OpCall& call) {
+  uint64_t h = static_cast<uint64_t>(call.kind) | static_cast<uint64_t>(call.dtype) << 8 |
+               static_cast<uint64_t>(call.op) << 16 | static_cast<uint64_t>(call.shape.rank()) << 24 |
+               static_cast<uint64_t>(static_cast<uint32_t>(call.peer)) << 32;
+  const auto mix = [&h](uint64_t word) {
+    h = (h ^ word) * 0x9e3779b97f4a7c15ull;
+    h ^= h >> 32;
+  };
+  mix(static_cast<uint64_t>(static_cast<uint32_t>(call.tag)));
+  for (int64_t d : call.shape.dims()) mix(static_cast<uint64_t>(d));
+  return h;
 }
 
 void futex_wait(std::atomic<uint32_t>& word, uint32_t expected) {
@@ -53,142 +69,280 @@ Range part_of(int64_t n, int parts, int part, size_t element) {
 
 int64_t slices_of(int64_t count, int64_t slice) { return std::max<int64_t>(1, (count + slice - 1) / slice); }
 
-void copy_bytes(void* to, const void* from, size_t n) {
-  if (n && to != from) std::memcpy(to, from, n);
-}
+Stores stores_for(size_t written) { return written >= kStreamedBytes ? Stores::kPastCaches : Stores::kCached; }
+
+// Where an input is, but for offsets in HostMemory.
+constexpr uint64_t kOutOfReach = ~uint64_t{0}, kPosted = kOutOfReach - 1;
 
 }  // namespace
 
-// The words of the barrier, zero at the start. Each on a line of its own: they are hot.
-struct HostGroup::Control {
-  alignas(kLine) std::atomic<uint32_t> num_arrived;
-  alignas(kLine) std::atomic<uint32_t> generation;
-  alignas(kLine) std::atomic<uint32_t> num_sleepers;
+// Two are used in turn: a rank may post its next call while a slow one still reads the last. That one has been read by all
+// once they have posted the next.
+struct HostGroup::Post {
+  OpCall call;  // for messages: others compare the head
+  alignas(kLine) std::byte payload[kPostedBytes];
 };
-// What a rank called. Two, used in turn: a rank may post its next call while a slow one still compares the last.
-struct alignas(kLine) HostGroup::Slot {
-  OpCall calls[2];
+struct HostGroup::Slot {
+  // One line, which is all that ranks exchange to start a call in place. Written by the slot's rank alone.
+  alignas(kLine) std::atomic<uint32_t> arrived;  // barriers that the rank has entered
+  std::atomic<uint32_t> present;                 // the rank may be reading and writing others' tensors
+  Head heads[2];
+  alignas(kLine) std::atomic<uint32_t> num_sleepers;  // that wait for `arrived`
+  alignas(kLine) Post posts[2];
 };
 static_assert(std::atomic<uint32_t>::is_always_lock_free && sizeof(std::atomic<uint32_t>) == 4);
 static_assert(std::is_trivially_copyable_v<OpCall>);
 
+// A rank that gives a call up lets go of its tensor: not before all others are out of the call. Only ranks that have
+// `waiting` give up.
+class HostGroup::Presence {
+ public:
+  explicit Presence(HostGroup& group) : slot_(group.waiting_ ? &group.slots_[group.rank_] : nullptr) {
+    if (slot_) slot_->present.store(1, std::memory_order_seq_cst);
+  }
+  ~Presence() {
+    if (slot_) slot_->present.store(0, std::memory_order_release);
+  }
+  Presence(const Presence&) = delete;
+
+ private:
+  Slot* slot_;
+};
+
 size_t HostGroup::num_bytes(int size) {
-  return round_up(sizeof(Control) + static_cast<size_t>(size) * sizeof(Slot), 4096) +
+  return round_up(static_cast<size_t>(size) * sizeof(Slot), 4096) +
          static_cast<size_t>(size) * kBuffers * kBufferBytes;
 }
 
-HostGroup::HostGroup(void* segment, int rank, int size, std::string label, bool crowded,
+HostGroup::HostGroup(void* segment, int rank, int size, std::string label, bool crowded, HostMemory memory,
                      std::function<void()> waiting)
-    : control_(static_cast<Control*>(segment)),
-      slots_(reinterpret_cast<Slot*>(static_cast<std::byte*>(segment) + sizeof(Control))),
-      windows_(static_cast<std::byte*>(segment) + round_up(sizeof(Control) + size * sizeof(Slot), 4096)),
-      rank_(rank), size_(size), label_(std::move(label)), crowded_(crowded), waiting_(std::move(waiting)), parts_(size) {
+    : slots_(static_cast<Slot*>(segment)),
+      windows_(static_cast<std::byte*>(segment) + round_up(size * sizeof(Slot), 4096)),
+      rank_(rank), size_(size), label_(std::move(label)), crowded_(crowded), memory_(std::move(memory)),
+      waiting_(std::move(waiting)),
+      fences_by_sleepers_(!crowded && syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0),
+      heads_(size), parts_(size), outs_(size) {
   TRIREME_ASSERT(size <= kMostRanks);
+  TRIREME_ASSERT(memory_.num_bytes == 0 || memory_.bases.size() == static_cast<size_t>(size));
 }
 
 std::byte* HostGroup::window(int rank, uint64_t buffer) const {
   return windows_ + (static_cast<size_t>(rank) * kBuffers + buffer % kBuffers) * kBufferBytes;
 }
 
-void HostGroup::wake(void* segment) { futex_wake(static_cast<Control*>(segment)->generation); }
+void HostGroup::wake(void* segment, int size) {
+  for (int r = 0; r < size; ++r) futex_wake(static_cast<Slot*>(segment)[r].arrived);
+}
+
+template <class Met>
+void HostGroup::meet_all(Met met) {
+  Slot& mine = slots_[rank_];
+  // Either sleepers see that we have arrived, or we see them: by full fences on both sides, or by one that they raise on
+  // every core (membarrier), where sleeping is rare and waiting for the fence would be half of a barrier's time.
+  mine.arrived.store(++turn_, fences_by_sleepers_ ? std::memory_order_release : std::memory_order_seq_cst);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  if (mine.num_sleepers.load(std::memory_order_seq_cst)) futex_wake(mine.arrived);
+  for (int i = 1; i < size_; ++i) {
+    const int r = rank_ + i < size_ ? rank_ + i : rank_ + i - size_;
+    wait_for(r);
+    met(r);
+  }
+}
 
 void HostGroup::barrier() {
-  std::atomic<uint32_t>& generation = control_->generation;
-  const uint32_t now = generation.load(std::memory_order_acquire);
-  if (control_->num_arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(size_)) {
-    control_->num_arrived.store(0, std::memory_order_relaxed);
-    // Sequentially consistent, as is the sleepers' side: either they see the new generation, or we see them.
-    generation.store(now + 1, std::memory_order_seq_cst);
-    if (control_->num_sleepers.load(std::memory_order_seq_cst)) futex_wake(generation);
-    return;
+  meet_all([](int) {});
+}
+
+void HostGroup::wait_for(int rank) {
+  Slot& slot = slots_[rank];
+  const auto behind = [this](uint32_t arrived) { return static_cast<int32_t>(arrived - turn_) < 0; };
+  const int spins = crowded_ || background_ ? 1 : kSpins;
+  for (int i = 0; i < spins; ++i) {
+    if (!behind(slot.arrived.load(std::memory_order_acquire))) return;
+    if (i >= kEagerSpins) pause();  // it costs some 50 ns
   }
-  if (!crowded_)
-    for (int i = 0; i < kSpins; ++i) {
-      if (generation.load(std::memory_order_acquire) != now) return;
-      pause();
+  if (!background_)
+    for (int i = 0; i < kYields; ++i) {
+      if (!behind(slot.arrived.load(std::memory_order_acquire))) return;
+      sched_yield();
     }
-  for (int i = 0; i < kYields; ++i) {
-    if (generation.load(std::memory_order_acquire) != now) return;
-    sched_yield();
-  }
   struct Sleeper {
     std::atomic<uint32_t>& count;
     explicit Sleeper(std::atomic<uint32_t>& c) : count(c) { count.fetch_add(1, std::memory_order_seq_cst); }
     ~Sleeper() { count.fetch_sub(1, std::memory_order_seq_cst); }
-  } sleeper(control_->num_sleepers);
-  while (generation.load(std::memory_order_seq_cst) == now) {
-    if (waiting_) waiting_();
-    futex_wait(generation, now);
+  } sleeper(slot.num_sleepers);
+  if (fences_by_sleepers_) syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);
+  for (;;) {
+    const uint32_t seen = slot.arrived.load(std::memory_order_seq_cst);
+    if (!behind(seen)) return;
+    ask_to_go_on();
+    futex_wait(slot.arrived, seen);
   }
 }
 
-void HostGroup::post(const OpCall& call) { slots_[rank_].calls[num_calls_++ % 2] = call; }
+void HostGroup::ask_to_go_on() {
+  if (!waiting_) return;
+  try {
+    waiting_();
+  } catch (...) {
+    // The job has failed: whoever is present either copies, and will be through, or finds out as we did; and whoever posts
+    // from now on asks before it touches a tensor.
+    slots_[rank_].present.store(0, std::memory_order_seq_cst);
+    for (int r = 0; r < size_; ++r)
+      while (slots_[r].present.load(std::memory_order_seq_cst)) sched_yield();
+    throw;
+  }
+}
 
-void HostGroup::compare(const OpCall& mine) {
-  const uint64_t turn = (num_calls_ - 1) % 2;
-  const OpCall& first = slots_[0].calls[turn];
-  for (int r = 1; r < size_; ++r) {
-    const OpCall& other = slots_[r].calls[turn];
-    if (other == first) continue;
-    // All ranks come here together. They have passed one slice at most of unlike payloads; count it alike.
-    ++num_slices_;
-    throw CommError(text(label_, ": ranks disagree: rank 0 called ", first, ", rank ", r, " called ", other,
-                         "; every rank must make the same calls in the same order (this rank: ", mine, ")"));
+const HostGroup::Post& HostGroup::post_of(int rank) const { return slots_[rank].posts[num_posts_ % 2]; }
+
+size_t HostGroup::input_bytes(const Collective& c) const {
+  const bool parted = c.kind == OpKind::kReduceScatter || c.kind == OpKind::kAllToAll;
+  return static_cast<size_t>(c.count) * size_of(c.call.dtype) * static_cast<size_t>(parted ? size_ : 1);
+}
+
+bool HostGroup::is_small(const Collective& c) const {
+  const size_t num_bytes = input_bytes(c);
+  if (c.kind == OpKind::kAllReduce && num_bytes * static_cast<size_t>(size_) > kPostedSumBytes) return false;
+  return num_bytes <= kPostedBytes;
+}
+
+void HostGroup::post_and_compare(const Collective& c) {
+  const uint64_t turn = ++num_posts_ % 2;
+  Slot& slot = slots_[rank_];
+  Post& mine = slot.posts[turn];
+  Head& head = slot.heads[turn];
+  mine.call = c.call;
+  head.call_id = id_of(c.call);
+  head.input_at = kOutOfReach;
+  const size_t num_bytes = input_bytes(c);
+  if (memory_.num_bytes != 0 && num_bytes > kOneBarrierBytes) {
+    const uint64_t offset = reinterpret_cast<uintptr_t>(c.in) - memory_.bases[rank_];
+    if (offset < memory_.num_bytes && num_bytes <= memory_.num_bytes - offset) head.input_at = offset;
+  }
+  if (head.input_at == kOutOfReach && is_small(c)) {
+    copy_bytes(mine.payload, c.in, num_bytes);
+    head.input_at = kPosted;
+  }
+  heads_[rank_] = head;
+  meet_all([this, turn](int r) { heads_[r] = slots_[r].heads[turn]; });
+  for (int r = 1; r < size_; ++r)
+    check<CommError>(heads_[r].call_id == heads_[0].call_id, label_, ": ranks disagree: rank 0 called ", post_of(0).call,
+                     ", rank ", r, " called ", post_of(r).call,
+                     "; every rank must make the same calls in the same order (this rank: ", c.call, ")");
+}
+
+void HostGroup::run(const Collective& c) {
+  background_ = c.background;
+  const Presence presence(*this);
+  post_and_compare(c);
+  if (all_inputs(c, [](uint64_t at) { return at == kPosted; })) return finish_from_posts(c);
+  if (!all_inputs(c, [](uint64_t at) { return at < kPosted; })) return run_through_windows(c);
+  ask_to_go_on();
+  run_in_place(c);
+  barrier();
+}
+
+template <class Test>
+bool HostGroup::all_inputs(const Collective& c, Test test) const {
+  if (c.kind == OpKind::kBroadcast) return test(heads_[c.call.peer].input_at);
+  return std::all_of(heads_.begin(), heads_.end(), [&](const Head& head) { return test(head.input_at); });
+}
+
+void HostGroup::finish_from_posts(const Collective& c) {
+  const size_t part = static_cast<size_t>(c.count) * size_of(c.call.dtype);
+  std::byte* out = static_cast<std::byte*>(c.out);
+  switch (c.kind) {
+    case OpKind::kAllReduce:
+      for (int r = 0; r < size_; ++r) parts_[r] = post_of(r).payload;
+      return reduce_in_rank_order(parts_, out, c.count, c.call.dtype, c.call.op);
+    case OpKind::kReduceScatter:
+      for (int r = 0; r < size_; ++r) parts_[r] = post_of(r).payload + rank_ * part;
+      return reduce_in_rank_order(parts_, out, c.count, c.call.dtype, c.call.op);
+    case OpKind::kAllGather:
+      for (int r = 0; r < size_; ++r) copy_bytes(out + r * part, post_of(r).payload, part);
+      return;
+    case OpKind::kAllToAll:
+      for (int r = 0; r < size_; ++r) copy_bytes(out + r * part, post_of(r).payload + rank_ * part, part);
+      return;
+    case OpKind::kBroadcast: return copy_bytes(out, post_of(c.call.peer).payload, part);
+    default: return;  // a barrier
+  }
+}
+
+std::byte* HostGroup::input_of(int rank) const {
+  return reinterpret_cast<std::byte*>(memory_.bases[rank] + heads_[rank].input_at);
+}
+
+// Each rank starts with its neighbour's tensor, so that they do not all read one.
+void HostGroup::run_in_place(const Collective& c) {
+  const size_t element = size_of(c.call.dtype), part = static_cast<size_t>(c.count) * element;
+  std::byte* out = static_cast<std::byte*>(c.out);
+  switch (c.kind) {
+    case OpKind::kAllReduce: {
+      // Rank r reduces part r, and writes it to all.
+      const Range mine = part_of(c.count, size_, rank_, element);
+      for (int r = 0; r < size_; ++r) parts_[r] = outs_[r] = input_of(r) + mine.begin * element;
+      return reduce_in_rank_order(parts_, outs_, mine.count, c.call.dtype, c.call.op, stores_for(part));
+    }
+    case OpKind::kReduceScatter:
+      for (int r = 0; r < size_; ++r) parts_[r] = input_of(r) + rank_ * part;
+      return reduce_in_rank_order(parts_, std::span<void* const>(&(outs_[0] = out), 1), c.count, c.call.dtype, c.call.op,
+                                  stores_for(part));
+    case OpKind::kAllGather:
+      for (int i = 0; i < size_; ++i) {
+        const int r = (rank_ + i) % size_;
+        copy_bytes(out + r * part, r == rank_ ? c.in : input_of(r), part, stores_for(part * size_));
+      }
+      return;
+    case OpKind::kAllToAll:
+      for (int i = 0; i < size_; ++i) {
+        const int r = (rank_ + i) % size_;
+        copy_bytes(out + r * part, input_of(r) + rank_ * part, part, stores_for(part * size_));
+      }
+      return;
+    case OpKind::kBroadcast:
+      if (rank_ != c.call.peer) copy_bytes(out, input_of(c.call.peer), part, stores_for(part));
+      return;
+    default: TRIREME_ASSERT(false);
+  }
+}
+
+void HostGroup::run_through_windows(const Collective& c) {
+  switch (c.kind) {
+    case OpKind::kAllReduce: return all_reduce(c);
+    case OpKind::kAllGather: return all_gather(c);
+    case OpKind::kReduceScatter: return reduce_scatter(c);
+    case OpKind::kBroadcast: return broadcast(c);
+    case OpKind::kAllToAll: return all_to_all(c);
+    default: TRIREME_ASSERT(false);
   }
 }
 
 // Slice s: copied in at step s, worked on at step s+1, copied out at step s+2, with a barrier between steps. Three
 // buffers suffice, also from one call to the next: whoever copies slice s+3 in has passed the barrier that ended step
-// s+2 (or the first barrier of a later call), and so has everyone else copied slice s out.
+// s+2 (or a barrier of a later call), and so has everyone else copied slice s out.
 template <class CopyIn, class Middle, class CopyOut>
-void HostGroup::in_slices(const OpCall& call, int64_t num_slices, CopyIn copy_in, Middle middle, CopyOut copy_out) {
+void HostGroup::in_slices(int64_t num_slices, CopyIn copy_in, Middle middle, CopyOut copy_out) {
   const uint64_t base = num_slices_;
-  post(call);
   for (int64_t step = 0; step < num_slices + 2; ++step) {
     if (step >= 2) copy_out(step - 2, base + step - 2);
     if (step >= 1 && step <= num_slices) middle(step - 1, base + step - 1);
     if (step < num_slices) copy_in(step, base + step);
     if (step < num_slices + 1) barrier();
-    if (step == 0) compare(call);
   }
   num_slices_ = base + num_slices;
 }
 
 template <class CopyIn, class CopyOut>
-void HostGroup::in_slices(const OpCall& call, int64_t num_slices, CopyIn copy_in, CopyOut copy_out) {
+void HostGroup::in_slices(int64_t num_slices, CopyIn copy_in, CopyOut copy_out) {
   const uint64_t base = num_slices_;
-  post(call);
   for (int64_t step = 0; step < num_slices + 1; ++step) {
     if (step >= 1) copy_out(step - 1, base + step - 1);
     if (step < num_slices) copy_in(step, base + step);
     if (step < num_slices) barrier();
-    if (step == 0) compare(call);
   }
   num_slices_ = base + num_slices;
-}
-
-void HostGroup::run(const Collective& c) {
-  switch (c.kind) {
-    case OpKind::kAllReduce:
-      if (c.count * static_cast<int64_t>(size_of(c.call.dtype)) * size_ <= kSmallBytes) return all_reduce_small(c);
-      return all_reduce(c);
-    case OpKind::kAllGather: return all_gather(c);
-    case OpKind::kReduceScatter: return reduce_scatter(c);
-    case OpKind::kBroadcast: return broadcast(c);
-    case OpKind::kAllToAll: return all_to_all(c);
-    case OpKind::kBarrier: post(c.call); barrier(); return compare(c.call);
-    default: TRIREME_ASSERT(false);
-  }
-}
-
-void HostGroup::all_reduce_small(const Collective& c) {
-  const size_t num_bytes = c.count * size_of(c.call.dtype);
-  in_slices(
-      c.call, 1, [&](int64_t, uint64_t buffer) { copy_bytes(window(rank_, buffer), c.in, num_bytes); },
-      [&](int64_t, uint64_t buffer) {
-        for (int r = 0; r < size_; ++r) parts_[r] = window(r, buffer);
-        reduce_in_rank_order(parts_, c.out, nullptr, c.count, c.call.dtype, c.call.op);
-      });
 }
 
 // Rank r reduces part r of each slice, from its own tensor and the others' windows, into its tensor and its window, where
@@ -201,7 +355,7 @@ void HostGroup::all_reduce(const Collective& c) {
     return part_of(std::min(slice, c.count - s * slice), size_, part, element);
   };
   in_slices(
-      c.call, slices_of(c.count, slice),
+      slices_of(c.count, slice),
       [&](int64_t s, uint64_t buffer) {
         for (int r = 0; r < size_; ++r) {
           const Range part = range(s, r);
@@ -215,8 +369,8 @@ void HostGroup::all_reduce(const Collective& c) {
         std::byte* mine = data + (s * slice + part.begin) * element;
         for (int r = 0; r < size_; ++r) parts_[r] = window(r, buffer) + part.begin * element;
         parts_[rank_] = mine;
-        reduce_in_rank_order(parts_, mine, window(rank_, buffer) + part.begin * element, part.count, c.call.dtype,
-                             c.call.op);
+        void* const outs[] = {mine, window(rank_, buffer) + part.begin * element};
+        reduce_in_rank_order(parts_, outs, part.count, c.call.dtype, c.call.op);
       },
       [&](int64_t s, uint64_t buffer) {
         for (int i = 1; i < size_; ++i) {  // each rank starts with its neighbour, so that they do not all read one window
@@ -235,7 +389,7 @@ void HostGroup::all_gather(const Collective& c) {
   std::byte* out = static_cast<std::byte*>(c.out);
   const auto bytes_of = [&](int64_t s) { return std::min<size_t>(slice, num_bytes - s * slice); };
   in_slices(
-      c.call, slices_of(num_bytes, slice),
+      slices_of(num_bytes, slice),
       [&](int64_t s, uint64_t buffer) {
         copy_bytes(window(rank_, buffer), in + s * slice, bytes_of(s));
         copy_bytes(out + rank_ * num_bytes + s * slice, in + s * slice, bytes_of(s));
@@ -256,7 +410,7 @@ void HostGroup::reduce_scatter(const Collective& c) {
   std::byte* out = static_cast<std::byte*>(c.out);
   const auto count_of = [&](int64_t s) { return std::min(slice, c.count - s * slice); };
   in_slices(
-      c.call, slices_of(c.count, slice),
+      slices_of(c.count, slice),
       [&](int64_t s, uint64_t buffer) {
         for (int r = 0; r < size_; ++r)
           if (r != rank_)
@@ -266,7 +420,7 @@ void HostGroup::reduce_scatter(const Collective& c) {
       [&](int64_t s, uint64_t buffer) {
         for (int r = 0; r < size_; ++r) parts_[r] = window(r, buffer) + rank_ * stride;
         parts_[rank_] = in + (rank_ * c.count + s * slice) * element;
-        reduce_in_rank_order(parts_, out + s * slice * element, nullptr, count_of(s), c.call.dtype, c.call.op);
+        reduce_in_rank_order(parts_, out + s * slice * element, count_of(s), c.call.dtype, c.call.op);
       });
 }
 
@@ -275,7 +429,7 @@ void HostGroup::broadcast(const Collective& c) {
   std::byte* data = static_cast<std::byte*>(c.out);
   const bool root = rank_ == c.call.peer;
   in_slices(
-      c.call, slices_of(num_bytes, slice),
+      slices_of(num_bytes, slice),
       [&](int64_t s, uint64_t buffer) {
         if (root) copy_bytes(window(rank_, buffer), data + s * slice, std::min(slice, num_bytes - s * slice));
       },
@@ -292,7 +446,7 @@ void HostGroup::all_to_all(const Collective& c) {
   std::byte* out = static_cast<std::byte*>(c.out);
   const auto bytes_of = [&](int64_t s) { return std::min(slice, part_bytes - s * slice); };
   in_slices(
-      c.call, slices_of(part_bytes, slice),
+      slices_of(part_bytes, slice),
       [&](int64_t s, uint64_t buffer) {
         for (int r = 0; r < size_; ++r)
           if (r != rank_)

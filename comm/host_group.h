@@ -1,11 +1,16 @@
 // Collectives among ranks of one host that share memory: threads of a process, or processes with a mapped segment.
 //
-// Each rank owns a window of three buffers. A payload goes through in slices: a rank copies its slice into its window,
-// passes a barrier, reads the others' windows. Slice s+1 is copied in while slice s is reduced and slice s-1 copied out,
-// so there is one barrier a slice. Each element is reduced by one rank in rank order (comm/reduce.h), so all ranks get
-// the same bits. A barrier spins briefly, then yields, then sleeps (futex), so that there may be more ranks than cores.
+// Every call starts with a post: what the rank calls, and where its input lies, or a small input itself. Once all have posted,
+// ranks compare what they called (all throw CommError if two differ, and can go on after it), and then
+//   tensors that every rank of the group can reach (HostMemory) are read and written in place, with a barrier at the end;
+//   small inputs, if no rank's can be reached, and tiny ones are read from the posts: one barrier in all;
+//   others go through windows, a slice at a time: a rank copies its slice into its window, passes a barrier, reads the
+//   others' windows. Slice s+1 is copied in while slice s is reduced and slice s-1 copied out, so there is one barrier a
+//   slice.
+// Each element is reduced by one rank in rank order (comm/reduce.h), so all ranks get the same bits.
 //
-// Before any data is used, ranks compare what they called; all throw CommError if two differ, and can go on after it.
+// A barrier is a line of memory a rank, that it alone writes. Who waits spins briefly, then yields, then sleeps (futex), so
+// that there may be more ranks than cores; calls in the background sleep at once, since someone computes meanwhile.
 #pragma once
 
 #include <atomic>
@@ -15,8 +20,16 @@
 #include <vector>
 
 #include "comm/backend.h"
+#include "comm/reduce.h"
 
 namespace trireme {
+
+// Memory of the group's ranks that all of them can reach: a range of num_bytes of each rank, and where it begins in this
+// process. Threads reach everything: a range from address 0 on.
+struct HostMemory {
+  uint64_t num_bytes = 0;
+  std::vector<uintptr_t> bases;  // of each rank, in order
+};
 
 class HostGroup {
  public:
@@ -25,46 +38,71 @@ class HostGroup {
   // Bytes of the shared segment; it starts zeroed and is aligned to 64. Pages of it are touched as payloads need them.
   static size_t num_bytes(int size);
 
-  // `waiting` is called when a barrier sleeps, at least every 50 ms, and may throw to give the call up; it may be empty.
-  // `label` starts messages. With `crowded` (more ranks than cores) barriers do not spin.
-  HostGroup(void* segment, int rank, int size, std::string label, bool crowded, std::function<void()> waiting);
+  // `waiting` is called when a barrier sleeps, at least every 50 ms, and may throw to give the call up, if it then does so on
+  // all ranks; it may be empty. `label` starts messages. With `crowded` (more ranks than cores) barriers do not spin.
+  // Processes pass memory without `waiting`: one that gives up unmaps nothing that others may be reading.
+  HostGroup(void* segment, int rank, int size, std::string label, bool crowded, HostMemory memory,
+            std::function<void()> waiting);
 
   void run(const Collective& collective);
 
   // Wakes ranks that sleep in a barrier, so that they call `waiting`. From any rank or thread.
-  static void wake(void* segment);
+  static void wake(void* segment, int size);
 
  private:
-  struct Control;
+  struct Head {
+    uint64_t call_id;   // of what the rank calls
+    uint64_t input_at;  // in its HostMemory, or kPosted, or kOutOfReach
+  };
+  struct Post;
   struct Slot;
+  class Presence;
 
   void barrier();
-  void compare(const OpCall& mine);
-  void post(const OpCall& call);
+  template <class Met>
+  void meet_all(Met met);  // a barrier that calls met(r) as soon as rank r is seen to have arrived
+  void wait_for(int rank);
+  void ask_to_go_on();
+  void post_and_compare(const Collective& c);
+  const Post& post_of(int rank) const;
   std::byte* window(int rank, uint64_t buffer) const;
 
+  bool is_small(const Collective& c) const;
+  size_t input_bytes(const Collective& c) const;
+  template <class Test>
+  bool all_inputs(const Collective& c, Test test) const;
+  void finish_from_posts(const Collective& c);
+  std::byte* input_of(int rank) const;
+  void run_in_place(const Collective& c);
+  void run_through_windows(const Collective& c);
+
   template <class CopyIn, class Middle, class CopyOut>
-  void in_slices(const OpCall& call, int64_t num_slices, CopyIn copy_in, Middle middle, CopyOut copy_out);
+  void in_slices(int64_t num_slices, CopyIn copy_in, Middle middle, CopyOut copy_out);
   template <class CopyIn, class CopyOut>
-  void in_slices(const OpCall& call, int64_t num_slices, CopyIn copy_in, CopyOut copy_out);
+  void in_slices(int64_t num_slices, CopyIn copy_in, CopyOut copy_out);
 
   void all_reduce(const Collective& c);
-  void all_reduce_small(const Collective& c);
   void all_gather(const Collective& c);
   void reduce_scatter(const Collective& c);
   void broadcast(const Collective& c);
   void all_to_all(const Collective& c);
 
-  Control* control_;
   Slot* slots_;
   std::byte* windows_;
   int rank_, size_;
   std::string label_;
   bool crowded_;
+  HostMemory memory_;
   std::function<void()> waiting_;
+  const bool fences_by_sleepers_;
+  bool background_ = false;         // the call under way is
+  std::vector<Head> heads_;         // of the call under way, of each rank
   std::vector<const void*> parts_;  // scratch of the reductions, one pointer a rank
-  uint64_t num_calls_ = 0;   // the same on all ranks
-  uint64_t num_slices_ = 0;  // passed through the windows so far; the same on all ranks
+  std::vector<void*> outs_;
+  // The same on all ranks:
+  uint32_t turn_ = 0;        // barriers entered
+  uint64_t num_posts_ = 0;
+  uint64_t num_slices_ = 0;  // passed through the windows so far
 };
 
 }  // namespace trireme

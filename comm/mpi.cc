@@ -9,7 +9,7 @@
 
 #include "comm/backend.h"
 #include "comm/host_group.h"
-#include "comm/host_segment.h"
+#include "comm/memory_file.h"
 #include "comm/mpi_check.h"
 #include "comm/mpi_collectives.h"
 #include "comm/mpi_job.h"
@@ -27,10 +27,11 @@ class MpiBackend final : public Backend {
         transfer_comm_(MpiComm::duplicate_of(comm_->get())),
         label_(text("comm[", info_.name, " ", info_.rank, "/", size(), ", host ", job_->host(job_->world_rank()), "]")),
         collectives_(comm_->get(), label_) {
-    if (options.share_memory && size() <= HostGroup::kMostRanks)
-      segment_ = map_host_segment(comm_->get(), HostGroup::num_bytes(size()));
+    if (options.share_memory && size() <= HostGroup::kMostRanks && job_->on_one_host(info_.world_ranks))
+      segment_ = share_one_file(comm_->get(), HostGroup::num_bytes(size()));
     if (segment_)
-      host_group_ = std::make_unique<HostGroup>(segment_.get(), info_.rank, size(), label_, job_->crowded(), nullptr);
+      host_group_ = std::make_unique<HostGroup>(segment_->data(), info_.rank, size(), label_, job_->crowded(),
+                                                job_->memory_of(info_.world_ranks), nullptr);
     int* most = nullptr;
     int found = 0;
     MPI_Comm_get_attr(transfer_comm_->get(), MPI_TAG_UB, &most, &found);
@@ -81,7 +82,7 @@ class MpiBackend final : public Backend {
   std::unique_ptr<MpiComm> comm_, transfer_comm_;
   std::string label_;
   MpiCollectives collectives_;
-  std::shared_ptr<void> segment_;
+  std::shared_ptr<MemoryFile> segment_;
   std::unique_ptr<HostGroup> host_group_;
   int largest_tag_ = 32767;  // what the standard promises
   uint64_t num_splits_ = 0;
@@ -149,7 +150,7 @@ std::unique_ptr<Communicator> make_mpi_world(const MpiWorldOptions& options) {
   GroupInfo info{1, "world", rank, {}};
   for (int r = 0; r < size; ++r) info.world_ranks.push_back(r);
   if (size == 1) return make_communicator(make_self_backend(std::move(info), host_name()));
-  auto job = std::make_shared<MpiJob>();
+  auto job = std::make_shared<MpiJob>(options.host, options.share_memory && options.in_place);
   return make_communicator(
       std::make_shared<MpiBackend>(std::move(job), options, MpiComm::duplicate_of(MPI_COMM_WORLD), std::move(info)));
 }

@@ -32,6 +32,12 @@ std::string mpi_library();
 struct MpiWorldOptions {
   // Communicators whose ranks are all on one host exchange data through memory they share. False: through MPI always.
   bool share_memory = true;
+  // Large tensors made from now on lie in memory that the other ranks of the host reach, so that collectives work on them
+  // in place; once on, this stays for the process. False: through windows.
+  bool in_place = true;
+  // What this rank takes for the name of its host; empty: the system's. Ranks of one host that give different names
+  // communicate as if they were on several: for tests.
+  std::string host{};
 };
 
 // All ranks of the job. Collective; needs an MpiEnvironment.

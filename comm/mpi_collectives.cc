@@ -37,10 +37,6 @@ class StridedBlock {
   MPI_Datatype type_ = MPI_DATATYPE_NULL;
 };
 
-void copy_bytes(void* to, const void* from, size_t n) {
-  if (n && to != from) std::memmove(to, from, n);
-}
-
 }  // namespace
 
 MpiCollectives::MpiCollectives(MPI_Comm comm, std::string label) : comm_(comm), label_(std::move(label)) {
@@ -95,10 +91,10 @@ void MpiCollectives::finish_from_packets(const Collective& c, size_t in_bytes) {
   switch (c.kind) {
     case OpKind::kAllReduce:
       for (int r = 0; r < size_; ++r) parts_[r] = packets_[r].payload;
-      return reduce_in_rank_order(parts_, out, nullptr, c.count, c.call.dtype, c.call.op);
+      return reduce_in_rank_order(parts_, out, c.count, c.call.dtype, c.call.op);
     case OpKind::kReduceScatter:
       for (int r = 0; r < size_; ++r) parts_[r] = packets_[r].payload + rank_ * part_bytes;
-      return reduce_in_rank_order(parts_, out, nullptr, c.count, c.call.dtype, c.call.op);
+      return reduce_in_rank_order(parts_, out, c.count, c.call.dtype, c.call.op);
     case OpKind::kAllGather:
       for (int r = 0; r < size_; ++r) copy_bytes(out + r * in_bytes, packets_[r].payload, in_bytes);
       return;
@@ -118,7 +114,7 @@ void MpiCollectives::all_reduce_medium(const Collective& c) {
                           comm_),
             "MPI_Allgather", label_);
   for (int r = 0; r < size_; ++r) parts_[r] = all + r * num_bytes;
-  reduce_in_rank_order(parts_, c.out, nullptr, c.count, c.call.dtype, c.call.op);
+  reduce_in_rank_order(parts_, c.out, c.count, c.call.dtype, c.call.op);
 }
 
 void MpiCollectives::all_reduce(const Collective& c) {
@@ -142,7 +138,7 @@ void MpiCollectives::all_reduce(const Collective& c) {
     check_mpi(MPI_Alltoallv(data, send_counts_.data(), send_offsets_.data(), MPI_BYTE, received, recv_counts_.data(),
                             recv_offsets_.data(), MPI_BYTE, comm_),
               "MPI_Alltoallv", label_);
-    reduce_in_rank_order(parts_, data + send_offsets_[rank_], nullptr, mine / element, c.call.dtype, c.call.op);
+    reduce_in_rank_order(parts_, data + send_offsets_[rank_], mine / element, c.call.dtype, c.call.op);
     check_mpi(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, data, send_counts_.data(), send_offsets_.data(),
                              MPI_BYTE, comm_),
               "MPI_Allgatherv", label_);
@@ -174,7 +170,7 @@ void MpiCollectives::reduce_scatter(const Collective& c) {
     check_mpi(MPI_Alltoall(in + begin, 1, block.get(), received, static_cast<int>(n), MPI_BYTE, comm_),
               "MPI_Alltoall", label_);
     for (int r = 0; r < size_; ++r) parts_[r] = received + r * n;
-    reduce_in_rank_order(parts_, out + begin, nullptr, static_cast<int64_t>(n / element), c.call.dtype, c.call.op);
+    reduce_in_rank_order(parts_, out + begin, static_cast<int64_t>(n / element), c.call.dtype, c.call.op);
   }
 }
 

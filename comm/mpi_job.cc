@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <limits>
 #include <thread>
 
 #include "comm/mpi_check.h"
 #include "comm/self.h"
+#include "comm/shared_arena.h"
 
 namespace trireme {
 namespace {
@@ -48,16 +50,47 @@ struct MpiJob::Answer {
   char waiting_in[256];
 };
 
-MpiJob::MpiJob() : comm_(MpiComm::duplicate_of(MPI_COMM_WORLD)) {
+MpiJob::MpiJob(const std::string& host, bool in_place) : comm_(MpiComm::duplicate_of(MPI_COMM_WORLD)) {
   MPI_Comm_rank(comm_->get(), &rank_);
   MPI_Comm_size(comm_->get(), &size_);
   constexpr int kLength = 64;
   char mine[kLength];
-  put_string(mine, host_name());
+  put_string(mine, host.empty() ? host_name() : host);
   std::vector<char> all(static_cast<size_t>(kLength) * size_);
   check_mpi(MPI_Allgather(mine, kLength, MPI_CHAR, all.data(), kLength, MPI_CHAR, comm_->get()), "MPI_Allgather");
   for (int r = 0; r < size_; ++r) hosts_.emplace_back(all.data() + static_cast<size_t>(r) * kLength);
   crowded_ = std::count(hosts_.begin(), hosts_.end(), hosts_[rank_]) > sysconf(_SC_NPROCESSORS_ONLN);
+  arenas_.resize(size_);
+  if (in_place) map_arenas();
+}
+
+void MpiJob::map_arenas() {
+  std::vector<int> neighbours;  // of this host, itself too
+  for (int r = 0; r < size_; ++r)
+    if (hosts_[r] == hosts_[rank_]) neighbours.push_back(r);
+  MPI_Comm part = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split(comm_->get(), neighbours[0], rank_, &part), "MPI_Comm_split");
+  const MpiComm owner(part);
+  if (neighbours.size() == 1) return;
+  const auto arena = SharedArena::of_process(static_cast<int>(neighbours.size()));
+  const auto files = exchange_files(part, arena ? arena->file() : nullptr);
+  for (size_t i = 0; i < files.size(); ++i) arenas_[neighbours[i]] = files[i];
+}
+
+HostMemory MpiJob::memory_of(const std::vector<int>& world_ranks) const {
+  HostMemory memory;
+  memory.num_bytes = std::numeric_limits<uint64_t>::max();
+  for (int r : world_ranks) {
+    if (!arenas_[r]) return {};
+    memory.bases.push_back(reinterpret_cast<uintptr_t>(arenas_[r]->data()));
+    memory.num_bytes = std::min<uint64_t>(memory.num_bytes, arenas_[r]->num_bytes());
+  }
+  return memory;
+}
+
+bool MpiJob::on_one_host(const std::vector<int>& world_ranks) const {
+  return std::all_of(world_ranks.begin(), world_ranks.end(),
+                     [&](int r) { return hosts_[r] == hosts_[world_ranks[0]]; });
 }
 
 void MpiJob::send(const void* data, size_t num_bytes, int to, int tag) {

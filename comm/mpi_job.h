@@ -7,7 +7,9 @@
 #include <deque>
 #include <memory>
 
+#include "comm/host_group.h"
 #include "comm/job_link.h"
+#include "comm/memory_file.h"
 #include "comm/mpi_transfer.h"
 
 namespace trireme {
@@ -28,7 +30,8 @@ class MpiComm {
 // Ranks ask and answer with small messages on a communicator of their own, from their watchdog threads.
 class MpiJob final : public JobLink {
  public:
-  MpiJob();  // collective over MPI_COMM_WORLD
+  // Collective over MPI_COMM_WORLD. `host` is this rank's; with in_place, ranks of a host map each other's arenas.
+  MpiJob(const std::string& host, bool in_place);
 
   OpBoard& board() override { return board_; }
   const std::string& host(int world_rank) const override { return hosts_.at(world_rank); }
@@ -40,6 +43,9 @@ class MpiJob final : public JobLink {
   int world_rank() const { return rank_; }
   int world_size() const { return size_; }
   bool crowded() const { return crowded_; }  // this host has more ranks than cores
+  // Memory that the world ranks of a group reach in place; of no bytes where they do not.
+  HostMemory memory_of(const std::vector<int>& world_ranks) const;
+  bool on_one_host(const std::vector<int>& world_ranks) const;
   TransferProgress& transfers() { return transfers_; }
 
  private:
@@ -49,12 +55,14 @@ class MpiJob final : public JobLink {
     std::vector<char> bytes;
     MPI_Request request = MPI_REQUEST_NULL;
   };
+  void map_arenas();
   void send(const void* data, size_t num_bytes, int to, int tag);
 
   std::unique_ptr<MpiComm> comm_;
   int rank_ = 0, size_ = 1;
   bool crowded_ = false;
   std::vector<std::string> hosts_;
+  std::vector<std::shared_ptr<MemoryFile>> arenas_;  // of each world rank; null: of another host, or there is none
   OpBoard board_;
   std::deque<Outgoing> outgoing_;  // sends that may not have left yet
   uint64_t num_questions_ = 0;

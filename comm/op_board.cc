@@ -42,31 +42,47 @@ uint64_t child_group_id(uint64_t parent, uint64_t split_index, int color) {
   return h;
 }
 
-int OpBoard::add_group(GroupInfo group) {
+int OpBoard::add_group(GroupInfo info) {
   std::lock_guard lock(mutex_);
   const auto unused = std::find_if(groups_.begin(), groups_.end(), [](const Group& g) { return !g.live; });
   const int slot = static_cast<int>(unused - groups_.begin());
-  if (unused == groups_.end()) groups_.emplace_back();
-  groups_[slot] = {std::move(group), 0, true};
+  Group& group = unused == groups_.end() ? groups_.emplace_back() : *unused;
+  group.info = std::move(info);
+  group.live = true;
+  std::lock_guard inner(group.lock);
+  group.num_entered = 0;
+  group.collective.ticket = 0;
   return slot;
 }
 
 void OpBoard::remove_group(int slot) {
   std::lock_guard lock(mutex_);
   groups_[slot].live = false;
-  std::erase_if(entries_, [slot](const Entry& e) { return e.slot == slot; });
+  std::erase_if(messages_, [slot](const Message& m) { return m.slot == slot; });
 }
 
-uint64_t OpBoard::begin(int slot, const OpCall& call) {
-  std::lock_guard lock(mutex_);
-  const int64_t sequence = is_collective(call.kind) ? ++groups_[slot].num_entered : 0;
-  entries_.push_back({next_ticket_, slot, call, Clock::now(), sequence});
-  return next_ticket_++;
+uint64_t OpBoard::begin(int slot, const OpCall& call, Clock::time_point since) {
+  const uint64_t ticket = next_ticket_.fetch_add(1, std::memory_order_relaxed);
+  if (is_collective(call.kind)) {
+    Group& group = groups_[slot];
+    std::lock_guard lock(group.lock);
+    group.collective = {ticket, call, since, ++group.num_entered};
+  } else {
+    std::lock_guard lock(mutex_);
+    messages_.push_back({slot, {ticket, call, since, 0}});
+  }
+  return ticket;
 }
 
-void OpBoard::end(uint64_t ticket) {
-  std::lock_guard lock(mutex_);
-  std::erase_if(entries_, [ticket](const Entry& e) { return e.ticket == ticket; });
+void OpBoard::end(int slot, const OpCall& call, uint64_t ticket) {
+  if (is_collective(call.kind)) {
+    Group& group = groups_[slot];
+    std::lock_guard lock(group.lock);
+    group.collective.ticket = 0;
+  } else {
+    std::lock_guard lock(mutex_);
+    std::erase_if(messages_, [ticket](const Message& m) { return m.entry.ticket == ticket; });
+  }
 }
 
 void OpBoard::set_activity(std::string activity) {
@@ -81,17 +97,41 @@ void OpBoard::set_step(int64_t step) {
 
 std::vector<OpBoard::InFlight> OpBoard::in_flight() const {
   std::lock_guard lock(mutex_);
+  return in_flight_locked();
+}
+
+std::vector<OpBoard::InFlight> OpBoard::in_flight_locked() const {
   std::vector<InFlight> calls;
-  for (const Entry& e : entries_)
-    calls.push_back({e.ticket, e.call, e.since, groups_[e.slot].info, e.sequence});
+  const auto add = [&](const Entry& e, const GroupInfo& info) {
+    calls.push_back({e.ticket, e.call, e.since, info, e.sequence});
+  };
+  for (const Group& g : groups_) {
+    if (!g.live) continue;
+    Entry entry;
+    {
+      std::lock_guard inner(g.lock);
+      entry = g.collective;
+    }
+    if (entry.ticket) add(entry, g.info);
+  }
+  for (const Message& m : messages_) add(m.entry, groups_[m.slot].info);
+  std::sort(calls.begin(), calls.end(), [](const InFlight& a, const InFlight& b) { return a.ticket < b.ticket; });
   return calls;
+}
+
+const OpBoard::Group* OpBoard::find(uint64_t group_id) const {
+  // Also of a communicator that is gone: a slow rank may still ask whether this one entered its last barrier.
+  for (const Group& g : groups_)
+    if (g.info.id == group_id) return &g;
+  return nullptr;
 }
 
 int64_t OpBoard::num_entered(uint64_t group_id) const {
   std::lock_guard lock(mutex_);
-  for (const Group& g : groups_)
-    if (g.live && g.info.id == group_id) return g.num_entered;
-  return 0;
+  const Group* group = find(group_id);
+  if (!group) return 0;
+  std::lock_guard inner(group->lock);
+  return group->num_entered;
 }
 
 int64_t OpBoard::step() const {
@@ -105,10 +145,8 @@ RankReport OpBoard::report(uint64_t group_id) const {
   std::lock_guard lock(mutex_);
   report.step = step_;
   report.activity = activity_;
-  if (!entries_.empty()) {
-    const Entry& oldest = entries_.front();
-    report.waiting_in = text(oldest.call, " of ", groups_[oldest.slot].info.name);
-  }
+  const auto calls = in_flight_locked();
+  if (!calls.empty()) report.waiting_in = text(calls.front().call, " of ", calls.front().group.name);
   return report;
 }
 

@@ -2,8 +2,10 @@
 // the watchdog and by whoever must explain a timeout. One board a rank, shared by the rank's communicators.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <mutex>
 #include <ostream>
 #include <string>
@@ -67,8 +69,8 @@ class OpBoard {
   // Communicators: registration, and the start and end of each call.
   int add_group(GroupInfo group);
   void remove_group(int slot);
-  uint64_t begin(int slot, const OpCall& call);
-  void end(uint64_t ticket);
+  uint64_t begin(int slot, const OpCall& call, Clock::time_point since);  // a ticket
+  void end(int slot, const OpCall& call, uint64_t ticket);
 
   // The rank says what it is doing.
   void set_activity(std::string activity);
@@ -81,23 +83,44 @@ class OpBoard {
   RankReport report(uint64_t group_id) const;
 
  private:
-  struct Group {
-    GroupInfo info;
-    int64_t num_entered = 0;
-    bool live = false;
+  // A few instructions long, taken by the rank at each call and by the watchdog now and then.
+  class SpinLock {
+   public:
+    void lock() {
+      while (flag_.test_and_set(std::memory_order_acquire)) {
+      }
+    }
+    void unlock() { flag_.clear(std::memory_order_release); }
+
+   private:
+    std::atomic_flag flag_;
   };
   struct Entry {
-    uint64_t ticket;
-    int slot;
+    uint64_t ticket = 0;
     OpCall call;
     Clock::time_point since;
-    int64_t sequence;
+    int64_t sequence = 0;
+  };
+  struct Group {
+    GroupInfo info;
+    bool live = false;
+    // A communicator is in one collective at a time.
+    mutable SpinLock lock;
+    Entry collective;  // under way if its ticket is not 0
+    int64_t num_entered = 0;
+  };
+  struct Message {
+    int slot;
+    Entry entry;
   };
 
-  mutable std::mutex mutex_;
-  std::vector<Group> groups_;
-  std::vector<Entry> entries_;
-  uint64_t next_ticket_ = 1;
+  std::vector<InFlight> in_flight_locked() const;
+  const Group* find(uint64_t group_id) const;
+
+  mutable std::mutex mutex_;  // of what follows, but for groups' collectives
+  std::deque<Group> groups_;  // their addresses stay
+  std::vector<Message> messages_;
+  std::atomic<uint64_t> next_ticket_{1};
   std::string activity_;
   int64_t step_ = -1;
 };

@@ -9,10 +9,20 @@
 
 namespace trireme {
 
+// How results are written. Past the caches leaves them to what is needed next, and does not read a line before writing it:
+// for results larger than the caches. Falls back on kCached where the processor or the alignment (64) does not allow it.
+enum class Stores : uint8_t { kCached, kPastCaches };
+
 // out[i] = op over r of parts[r][i], for i < n: ((parts[0] op parts[1]) op parts[2]) ... Floats in f32, rounded once at
-// the end. out, and out2 if not null, receive the result; either may be one of the parts. At least one part.
-// `dtype` is f32, bf16, f16, i32 or i64.
-void reduce_in_rank_order(std::span<const void* const> parts, void* out, void* out2, int64_t n, DType dtype,
-                          ReduceOp op);
+// the end. Every one of outs receives the result; each may be one of the parts, and no other overlap is allowed. At least
+// one part. `dtype` is f32, bf16, f16, i32 or i64.
+void reduce_in_rank_order(std::span<const void* const> parts, std::span<void* const> outs, int64_t n, DType dtype,
+                          ReduceOp op, Stores stores = Stores::kCached);
+inline void reduce_in_rank_order(std::span<const void* const> parts, void* out, int64_t n, DType dtype, ReduceOp op) {
+  reduce_in_rank_order(parts, std::span<void* const>(&out, 1), n, dtype, op);
+}
+
+// memcpy of ranges that do not overlap, or are the same.
+void copy_bytes(void* to, const void* from, size_t num_bytes, Stores stores = Stores::kCached);
 
 }  // namespace trireme

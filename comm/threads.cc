@@ -3,6 +3,8 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
+#include <limits>
 #include <map>
 #include <thread>
 
@@ -17,7 +19,8 @@ namespace {
 
 // What the ranks of one communicator share.
 struct ThreadGroup {
-  explicit ThreadGroup(int size) : num_bytes(HostGroup::num_bytes(size)), segment(allocate(num_bytes)) {}
+  explicit ThreadGroup(int size) : size(size), num_bytes(HostGroup::num_bytes(size)), segment(allocate(num_bytes)),
+                                   num_entered(size) {}
   static std::shared_ptr<void> allocate(size_t num_bytes) {
     // calloc of this size maps zero pages, which cost nothing until a payload goes through them.
     void* raw = std::calloc(num_bytes + 64, 1);
@@ -27,15 +30,20 @@ struct ThreadGroup {
     std::align(64, num_bytes, aligned, space);
     return std::shared_ptr<void>(aligned, [raw](void*) { std::free(raw); });
   }
+  int size;
   size_t num_bytes;
   std::shared_ptr<void> segment;
   std::shared_ptr<Mailbox> mailbox = std::make_shared<Mailbox>();
+  // Exchanges that each rank entered. Here, not on the boards, which forget the communicators that a rank let go: one that
+  // finished the last exchange and returned must not look as if it had never come.
+  std::vector<std::atomic<int64_t>> num_entered;
 };
 
 // What all ranks of a job share: their boards, who failed or ended, and the groups, to wake those who wait.
 class ThreadJob {
  public:
-  ThreadJob(int n, double timeout_s) : timeout_s(timeout_s), boards(n), errors(n), ended_(n) {}
+  ThreadJob(int n, const ThreadRanksOptions& options)
+      : timeout_s(options.timeout_s), in_place(options.in_place), boards(n), errors(n), ended_(n) {}
 
   std::shared_ptr<ThreadGroup> group(uint64_t id, int size) {
     std::lock_guard lock(mutex_);
@@ -80,6 +88,7 @@ class ThreadJob {
   }
 
   const double timeout_s;
+  const bool in_place;
   const std::string host = host_name();
   std::vector<OpBoard> boards;
   std::vector<std::exception_ptr> errors;  // of each rank, written by it
@@ -93,7 +102,7 @@ class ThreadJob {
   }
   static void wake(const std::vector<std::shared_ptr<ThreadGroup>>& groups) {
     for (const auto& group : groups) {
-      HostGroup::wake(group->segment.get());
+      HostGroup::wake(group->segment.get(), group->size);
       group->mailbox->wake();
     }
   }
@@ -132,12 +141,14 @@ class ThreadBackend final : public Backend {
         label_(text("comm[", info_.name, " ", info_.rank, "/", size(), ", host ", job_->host, "]")),
         shared_(job_->group(info_.id, size())),
         group_(shared_->segment.get(), info_.rank, size(), label_,
-               size() > static_cast<int>(std::thread::hardware_concurrency()), [this] { waiting_in_collective(); }) {}
+               size() > static_cast<int>(std::thread::hardware_concurrency()), memory(),
+               [this] { waiting_in_collective(); }) {}
 
   void run(const Collective& c) override {
     throw_if_failed(c.call);
     current_ = c.call;
     waiting_since_ = OpBoard::Clock::now();
+    shared_->num_entered[info_.rank].fetch_add(1, std::memory_order_acq_rel);
     group_.run(c);
   }
 
@@ -195,6 +206,10 @@ class ThreadBackend final : public Backend {
   }
 
  private:
+  HostMemory memory() const {
+    if (!job_->in_place) return {};
+    return {std::numeric_limits<uint64_t>::max(), std::vector<uintptr_t>(static_cast<size_t>(size()), 0)};
+  }
   int world_rank() const { return info_.world_ranks[info_.rank]; }
 
   void throw_if_failed(const OpCall& call) {
@@ -216,12 +231,10 @@ class ThreadBackend final : public Backend {
 
   void waiting_in_collective() {
     throw_if_failed(current_);
-    const int64_t entered = link_->board().num_entered(info_.id);
-    for (int r = 0; r < size(); ++r) {
-      const int world = info_.world_ranks[r];
-      if (job_->ended(world) && job_->boards[world].num_entered(info_.id) < entered)
+    const int64_t entered = shared_->num_entered[info_.rank].load(std::memory_order_relaxed);
+    for (int r = 0; r < size(); ++r)
+      if (job_->ended(info_.world_ranks[r]) && shared_->num_entered[r].load(std::memory_order_acquire) < entered)
         fail(current_, text("rank ", r, " has returned without entering it"));
-    }
     throw_if_late(current_, waiting_since_);
   }
 
@@ -266,7 +279,7 @@ void run_rank(const std::shared_ptr<ThreadJob>& job, int rank, const std::vector
 void run_ranks(int n, const std::function<void(Communicator& world)>& fn, const ThreadRanksOptions& options) {
   check<CommError>(n >= 1 && n <= HostGroup::kMostRanks, "run_ranks: ", n, " ranks; 1 to ", HostGroup::kMostRanks,
                    " are possible");
-  const auto job = std::make_shared<ThreadJob>(n, options.timeout_s);
+  const auto job = std::make_shared<ThreadJob>(n, options);
   std::vector<int> everyone(n);
   for (int r = 0; r < n; ++r) everyone[r] = r;
   std::vector<std::thread> threads;

@@ -9,6 +9,8 @@ namespace trireme {
 
 struct ThreadRanksOptions {
   double timeout_s = 0;  // a call that waits longer fails the job, naming who never entered it; 0: never
+  bool in_place = true;  // collectives work on the ranks' tensors themselves; false: through windows, as for processes that
+                         // do not reach each other's tensors
 };
 
 // Runs fn(world) on n threads, rank r with the r-th world, each with one OpenMP thread, and returns when all have ended.

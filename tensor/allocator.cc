@@ -79,24 +79,48 @@ class CpuAllocator final : public Allocator {
 
   void release_cached() override {
     std::lock_guard lock(mutex_);
-    for (auto& [size, blocks] : free_small_) {
-      for (void* block : blocks) std::free(block);
-      reserved_ -= size * blocks.size();
-    }
+    release();
+  }
+
+  void set_source(std::shared_ptr<BlockSource> source) override {
+    std::lock_guard lock(mutex_);
+    check<ConfigError>(!source_, "the allocator has a source of blocks already");
+    release();  // or cached blocks of the system would go on being handed out
+    source_ = std::move(source);
+  }
+  std::shared_ptr<BlockSource> source() const override {
+    std::lock_guard lock(mutex_);
+    return source_;
+  }
+
+ private:
+  void* ask(size_t alignment, size_t size) {
+    void* block = source_ && size >= kSourcedBlock ? source_->take(size) : nullptr;
+    if (!block) block = ask_system(alignment, size);
+    reserved_ += size;
+    ++system_calls_;
+    return block;
+  }
+  void give_back(void* block, size_t size) {
+    if (!source_ || !source_->give_back(block, size)) std::free(block);
+    reserved_ -= size;
+  }
+
+  void release() {
+    for (auto& [size, blocks] : free_small_)
+      for (void* block : blocks) give_back(block, size);
     free_small_.clear();
     for (auto it = large_.begin(); it != large_.end();) {
       const auto next = std::next(it);
       if (it->second.free && it->second.begins_region && (next == large_.end() || next->second.begins_region)) {
         free_large_.erase({it->second.size, it->first});
-        reserved_ -= it->second.size;
-        std::free(it->first);
+        give_back(it->first, it->second.size);
         large_.erase(it);
       }
       it = next;
     }
   }
 
- private:
   struct Large {
     size_t size;
     bool free;
@@ -111,9 +135,7 @@ class CpuAllocator final : public Allocator {
       block = cached.back();
       cached.pop_back();
     } else {
-      block = ask_system(kBlockAlignment, size);
-      reserved_ += size;
-      ++system_calls_;
+      block = ask(kBlockAlignment, size);
     }
     small_.emplace(block, size);
     return {block, size};
@@ -123,9 +145,7 @@ class CpuAllocator final : public Allocator {
     auto fit = free_large_.lower_bound({size, nullptr});
     if (fit == free_large_.end()) {
       const size_t region = round_up(std::max(size, kRegion), kHugePage);
-      char* begin = static_cast<char*>(ask_system(kHugePage, region));
-      reserved_ += region;
-      ++system_calls_;
+      char* begin = static_cast<char*>(ask(kHugePage, region));
       index(large_.emplace(begin, Large{region, true, true}).first);
       fit = free_large_.find({region, begin});
     }
@@ -148,6 +168,7 @@ class CpuAllocator final : public Allocator {
   void index(Place it) { free_large_.emplace(it->second.size, it->first); }
 
   mutable std::mutex mutex_;
+  std::shared_ptr<BlockSource> source_;
   std::map<size_t, std::vector<void*>> free_small_;
   std::unordered_map<void*, size_t> small_;  // in use
   std::map<char*, Large> large_;             // all pieces of all regions, by address
@@ -156,6 +177,10 @@ class CpuAllocator final : public Allocator {
 };
 
 }  // namespace
+
+void Allocator::set_source(std::shared_ptr<BlockSource>) {
+  throw ConfigError("this allocator takes its blocks from its device alone");
+}
 
 std::unique_ptr<Allocator> make_cpu_allocator() { return std::make_unique<CpuAllocator>(); }
 

@@ -20,6 +20,18 @@ struct AllocatorStats {
   size_t system_calls = 0;    // times memory was asked of the system
 };
 
+// Where an allocator gets its blocks of kSourcedBlock bytes and more, in place of the system: memory that other processes
+// can reach, say. Called under the allocator's lock.
+class BlockSource {
+ public:
+  virtual ~BlockSource() = default;
+  // num_bytes of memory, aligned to 64, and to 2 MiB from there on; null if it has no more: the system is asked then.
+  virtual void* take(size_t num_bytes) = 0;
+  // False if the block is not of this source.
+  virtual bool give_back(void* block, size_t num_bytes) noexcept = 0;
+};
+constexpr size_t kSourcedBlock = 512;
+
 class Allocator {
  public:
   virtual ~Allocator() = default;
@@ -28,7 +40,11 @@ class Allocator {
   virtual void free(void* block) noexcept = 0;
   virtual AllocatorStats stats() const = 0;
   virtual void reset_peak() = 0;
-  virtual void release_cached() = 0;  // gives cached blocks back to the system
+  virtual void release_cached() = 0;  // gives cached blocks back to the system, or to the source
+  // From now on blocks of kSourcedBlock bytes and more come from `source`, which is kept as long as the allocator lives.
+  // Once, and on the CPU: else ConfigError. Blocks handed out before stay where they are.
+  virtual void set_source(std::shared_ptr<BlockSource> source);
+  virtual std::shared_ptr<BlockSource> source() const { return nullptr; }
 };
 
 // Blocks of 64 KiB and more are whole pages, cut from regions of at least 32 MiB that ask for huge pages; smaller ones

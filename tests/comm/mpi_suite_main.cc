@@ -1,4 +1,4 @@
-// The suite under mpirun: every case through shared memory, and again through MPI alone.
+// The suite under mpirun: every case on tensors in place, through windows of shared memory, and through MPI alone.
 #include <gtest/gtest.h>
 
 #include <iostream>
@@ -10,25 +10,26 @@
 namespace trireme {
 namespace {
 
-Communicator* shared_world = nullptr;
-Communicator* mpi_world = nullptr;
+enum Way { kInPlace, kThroughWindows, kThroughMpi, kNumWays };
+constexpr const char* kNames[] = {"InPlace", "ThroughWindows", "ThroughMpi"};
+Communicator* worlds[kNumWays] = {};
 
-class MpiRanks : public ::testing::TestWithParam<std::tuple<testing::CommCase, bool>> {};
+class MpiRanks : public ::testing::TestWithParam<std::tuple<testing::CommCase, Way>> {};
 
 TEST_P(MpiRanks, Case) {
-  const auto& [test, share_memory] = GetParam();
-  Communicator& world = share_memory ? *shared_world : *mpi_world;
-  if (world.rank() == 0) std::cout << test.name << (share_memory ? " shared\n" : " mpi\n") << std::flush;
+  const auto& [test, way] = GetParam();
+  Communicator& world = *worlds[way];
+  if (world.rank() == 0) std::cout << test.name << ' ' << kNames[way] << '\n' << std::flush;
   test.run(world);
   // Who fails, fails for all: else ranks would part ways, and the next case fail for no reason of its own.
   world.agree(HasFailure() ? "its checks failed" : "");
 }
 
 INSTANTIATE_TEST_SUITE_P(Suite, MpiRanks,
-                         ::testing::Combine(::testing::ValuesIn(testing::comm_cases()), ::testing::Bool()),
+                         ::testing::Combine(::testing::ValuesIn(testing::comm_cases()),
+                                            ::testing::Values(kInPlace, kThroughWindows, kThroughMpi)),
                          [](const auto& info) {
-                           return text(std::get<0>(info.param).name,
-                                       std::get<1>(info.param) ? "ThroughSharedMemory" : "ThroughMpi");
+                           return text(std::get<0>(info.param).name, kNames[std::get<1>(info.param)]);
                          });
 
 // The sums of all backends are the same bits: shared memory, MPI, and the reference of the suite.
@@ -40,16 +41,32 @@ TEST(MpiBackends, GiveTheSameBitsInEveryRun) {
       t.data<float>()[i] = static_cast<float>((i * 7919 + rank * 104729) % 1000003) * 1e-3f - 400.0f;
     return t;
   };
-  const Tensor first = input(shared_world->rank());
-  shared_world->all_reduce(first);
-  for (int run = 0; run < 3; ++run) {
-    const Tensor a = input(shared_world->rank()), b = input(shared_world->rank());
-    shared_world->all_reduce(a);
-    mpi_world->all_reduce(b);
-    for (int64_t i = 0; i < n; ++i) {
-      ASSERT_EQ(a.data<float>()[i], first.data<float>()[i]) << "run " << run << " element " << i;
-      ASSERT_EQ(b.data<float>()[i], first.data<float>()[i]) << "run " << run << " element " << i;
+  const int rank = worlds[0]->rank();
+  const Tensor first = input(rank);
+  worlds[0]->all_reduce(first);
+  for (int run = 0; run < 3; ++run)
+    for (int way = 0; way < kNumWays; ++way) {
+      const Tensor again = input(rank);
+      worlds[way]->all_reduce(again);
+      for (int64_t i = 0; i < n; ++i)
+        ASSERT_EQ(again.data<float>()[i], first.data<float>()[i]) << kNames[way] << ", run " << run << " element " << i;
     }
+}
+
+// A rank's tensor that others cannot reach makes all go through windows, whatever the others' tensors are.
+TEST(MpiBackends, TensorsOutsideTheArenaAreReducedToo) {
+  constexpr int64_t n = 100003;
+  Communicator& world = *worlds[kInPlace];
+  for (int outside = 0; outside < world.size(); ++outside) {
+    auto memory = std::make_shared<std::vector<float>>(n);
+    const Tensor t = world.rank() == outside
+                         ? Tensor::from_memory(memory->data(), {n}, DType::kF32, Device::cpu(), memory)
+                         : empty({n}, DType::kF32);
+    for (int64_t i = 0; i < n; ++i) t.data<float>()[i] = static_cast<float>(i % 1000 + world.rank());
+    world.all_reduce(t);
+    const int ranks = world.size();
+    for (int64_t i = 0; i < n; ++i)
+      ASSERT_EQ(t.data<float>()[i], static_cast<float>(i % 1000 * ranks + ranks * (ranks - 1) / 2)) << i;
   }
 }
 
@@ -61,17 +78,20 @@ int main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
   MpiEnvironment mpi;
   try {
-    const auto with_memory = make_mpi_world(), without = make_mpi_world({.share_memory = false});
-    shared_world = with_memory.get();
-    mpi_world = without.get();
-    Watchdog first({.timeout_s = 60}, *with_memory), second({.timeout_s = 60}, *without);
-    if (with_memory->rank() != 0)  // rank 0 tells of progress; failures of the others go to stderr with their message
+    const std::unique_ptr<Communicator> owners[] = {make_mpi_world(), make_mpi_world({.in_place = false}),
+                                                    make_mpi_world({.share_memory = false})};
+    std::vector<std::unique_ptr<Watchdog>> watchdogs;
+    for (int way = 0; way < kNumWays; ++way) {
+      worlds[way] = owners[way].get();
+      watchdogs.push_back(std::make_unique<Watchdog>(WatchdogOptions{.timeout_s = 60}, *owners[way]));
+    }
+    if (worlds[0]->rank() != 0)  // rank 0 tells of progress; failures of the others go to stderr with their message
       delete ::testing::UnitTest::GetInstance()->listeners().Release(
           ::testing::UnitTest::GetInstance()->listeners().default_result_printer());
     class Failures : public ::testing::EmptyTestEventListener {
       void OnTestPartResult(const ::testing::TestPartResult& result) override {
         if (result.failed())
-          std::cerr << text("rank ", shared_world->rank(), ": ", result.file_name() ? result.file_name() : "", ":",
+          std::cerr << text("rank ", worlds[0]->rank(), ": ", result.file_name() ? result.file_name() : "", ":",
                             result.line_number(), ": ", result.message(), "\n");
       }
     };

@@ -18,17 +18,21 @@ TEST(Reduce, MatchesTheSequentialSumForAnyNumberOfParts) {
   for (DType dtype : {DType::kF32, DType::kBF16, DType::kF16, DType::kI32, DType::kI64})
     for (ReduceOp op : {ReduceOp::kSum, ReduceOp::kMax, ReduceOp::kMin})
       for (int num_parts : {1, 2, 3, 5, 8})
-        for (int64_t n : {1, 15, 16, 17, 1023, 1024, 1025, 3001}) {
+        for (int64_t n : {1, 15, 16, 17, 1023, 1024, 1025, 3001})
+          for (Stores stores : {Stores::kCached, Stores::kPastCaches}) {
           std::vector<Tensor> tensors;
           std::vector<const void*> parts;
           for (int r = 0; r < num_parts; ++r) parts.push_back(tensors.emplace_back(values(dtype, n, 4, r)).raw());
-          const Tensor second = zeros({n}, dtype);
+          const Tensor second = zeros({n}, dtype), third = zeros({n}, dtype);
           // The result may replace any of the parts.
           const Tensor& out = tensors[num_parts / 2];
-          reduce_in_rank_order(parts, out.raw(), second.raw(), n, dtype, op);
+          void* const outs[] = {out.raw(), second.raw(), third.raw()};
+          const size_t num_outs = 1 + static_cast<size_t>(n % 3);
+          reduce_in_rank_order(parts, std::span(outs).first(num_outs), n, dtype, op, stores);
           const Tensor expected = testing::reduced(dtype, n, 4, num_parts, op);
           expect_same_bits(out, expected, text(dtype, " x ", num_parts, " x ", n));
-          expect_same_bits(second, expected, "second output");
+          if (num_outs > 1) expect_same_bits(second, expected, "second output");
+          if (num_outs > 2) expect_same_bits(third, expected, "third output");
         }
 }
 
@@ -43,7 +47,7 @@ TEST(Reduce, KeepsEvery16BitValueAndRoundsSumsOnce) {
       steps[i] = static_cast<uint16_t>(i * 40503u + 7);  // another permutation of all values
     }
     const void* parts[] = {all.raw(), step.raw()};
-    reduce_in_rank_order(parts, out.raw(), nullptr, 65536, dtype, ReduceOp::kSum);
+    reduce_in_rank_order(parts, out.raw(), 65536, dtype, ReduceOp::kSum);
     for (int i = 0; i < 65536; ++i) {
       const bool bf = dtype == DType::kBF16;
       const float sum = bf ? to_f32(BF16{bits[i]}) + to_f32(BF16{steps[i]}) : to_f32(F16{bits[i]}) + to_f32(F16{steps[i]});
@@ -56,10 +60,25 @@ TEST(Reduce, KeepsEvery16BitValueAndRoundsSumsOnce) {
   }
 }
 
+TEST(Reduce, CopiesOfAnyLengthAndAlignmentAreExact) {
+  const Tensor from = values(DType::kI32, 4096, 9, 1);
+  for (Stores stores : {Stores::kCached, Stores::kPastCaches})
+    for (size_t offset : {0, 1, 64, 68})
+      for (size_t n : {0, 1, 63, 64, 65, 640, 4093}) {
+        const Tensor to = zeros({8192}, DType::kU8);
+        auto* out = static_cast<unsigned char*>(to.raw());
+        const auto* in = static_cast<const unsigned char*>(from.raw()) + offset / 2;
+        copy_bytes(out + offset, in, n, stores);
+        EXPECT_EQ(std::memcmp(out + offset, in, n), 0) << offset << " " << n;
+        EXPECT_EQ(out[offset + n], 0) << offset << " " << n;
+        EXPECT_TRUE(offset == 0 || out[offset - 1] == 0) << offset << " " << n;
+      }
+}
+
 TEST(Reduce, RefusesBytes) {
   uint8_t byte = 1;
   const void* parts[] = {&byte};
-  EXPECT_THROW(reduce_in_rank_order(parts, &byte, nullptr, 1, DType::kU8, ReduceOp::kSum), ShapeError);
+  EXPECT_THROW(reduce_in_rank_order(parts, &byte, 1, DType::kU8, ReduceOp::kSum), ShapeError);
 }
 
 }  // namespace

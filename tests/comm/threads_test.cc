@@ -15,18 +15,19 @@ namespace {
 
 using testing::message_of;
 
-class ThreadRanks : public ::testing::TestWithParam<std::tuple<testing::CommCase, int>> {};
+class ThreadRanks : public ::testing::TestWithParam<std::tuple<testing::CommCase, int, bool>> {};
 
 TEST_P(ThreadRanks, Case) {
-  const auto& [test, size] = GetParam();
-  run_ranks(size, test.run, {.timeout_s = 60});
+  const auto& [test, size, in_place] = GetParam();
+  run_ranks(size, test.run, {.timeout_s = 60, .in_place = in_place});
 }
 
 INSTANTIATE_TEST_SUITE_P(Suite, ThreadRanks,
                          ::testing::Combine(::testing::ValuesIn(testing::comm_cases()),
-                                            ::testing::Values(1, 2, 3, 4, 8)),
+                                            ::testing::Values(1, 2, 3, 4, 8), ::testing::Bool()),
                          [](const auto& info) {
-                           return text(std::get<0>(info.param).name, "On", std::get<1>(info.param));
+                           return text(std::get<0>(info.param).name, "On", std::get<1>(info.param),
+                                       std::get<2>(info.param) ? "InPlace" : "ThroughWindows");
                          });
 
 class SelfRank : public ::testing::TestWithParam<testing::CommCase> {};
