@@ -1,7 +1,7 @@
 # Finds CUDA for the option TRIREME_CUDA, and sets TRIREME_HAVE_CUDA. With AUTO, a toolkit that is missing or does not
 # work is no error: the program is then built for the CPU alone. Overrides: CUDACXX or CMAKE_CUDA_COMPILER (nvcc),
-# CUDA_HOME or CUDA_PATH (the toolkit), CMAKE_CUDA_ARCHITECTURES, TRIREME_CUBLASLT_LIBRARY, TRIREME_NCCL_LIBRARY,
-# TRIREME_NCCL_INCLUDE_DIR.
+# CUDA_HOME or CUDA_PATH (the toolkit), CMAKE_CUDA_ARCHITECTURES or CUDAARCHS, TRIREME_CUBLASLT_LIBRARY,
+# TRIREME_NCCL_LIBRARY, TRIREME_NCCL_INCLUDE_DIR.
 set(TRIREME_HAVE_CUDA OFF)
 if(TRIREME_CUDA)  # AUTO and ON
   # Folders of a toolkit's usual places, and of the wheels that Python's installer brings.
@@ -18,7 +18,7 @@ if(TRIREME_CUDA)  # AUTO and ON
     endif()
   endif()
   # A100 and H100 (with the instructions that only it has). Newer devices take the code for the first of the two.
-  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
     set(CMAKE_CUDA_ARCHITECTURES "80;90a-real")
   endif()
   if(CMAKE_CXX_COMPILER_LAUNCHER AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
