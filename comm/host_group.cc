@@ -7,6 +7,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include <algorithm>
 #include <climits>
 #include <cstring>
@@ -32,8 +36,8 @@ void pause() {
 #endif
 }
 
-// Equal for equal calls; for two others with chance 2^-64.
-uint64_t id_of(const OpCall& call) {
+// Equal for equal calls; for two others with chance 2^-32.
+uint32_t id_of(const OpCall& call) {
   uint64_t h = static_cast<uint64_t>(call.kind) | static_cast<uint64_t>(call.dtype) << 8 |
                static_cast<uint64_t>(call.op) << 16 | static_cast<uint64_t>(call.shape.rank()) << 24 |
                static_cast<uint64_t>(static_cast<uint32_t>(call.peer)) << 32;
@@ -43,7 +47,7 @@ uint64_t id_of(const OpCall& call) {
   };
   mix(static_cast<uint64_t>(static_cast<uint32_t>(call.tag)));
   for (int64_t d : call.shape.dims()) mix(static_cast<uint64_t>(d));
-  return h;
+  return static_cast<uint32_t>(h >> 32 ^ h);
 }
 
 void futex_wait(std::atomic<uint32_t>& word, uint32_t expected) {
@@ -82,12 +86,29 @@ struct HostGroup::Post {
   OpCall call;  // for messages: others compare the head
   alignas(kLine) std::byte payload[kPostedBytes];
 };
+// What a rank says as it arrives at a barrier; with it, all that ranks exchange to start a call in place. The words of turns
+// t and t + 1 lie on two lines: t + 2 overwrites t once all have arrived at t + 1, and so have seen t.
+struct alignas(16) HostGroup::Word {
+  std::atomic<uint32_t> turn;
+  Head head;
+
+  void publish(uint32_t new_turn, const Head& new_head) {
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+    // In one store: else those who poll would take the line back between two. Processors with AVX promise that 16 bytes
+    // are seen together; before them, Intel's and AMD's did it on one host's memory all the same.
+    const __m128i value = _mm_set_epi64x(static_cast<int64_t>(new_head.input_at),
+                                         static_cast<int64_t>(static_cast<uint64_t>(new_head.call_id) << 32 | new_turn));
+    asm volatile("movdqa %1, %0" : "=m"(*this) : "x"(value) : "memory");
+#else
+    head = new_head;
+    turn.store(new_turn, std::memory_order_release);
+#endif
+  }
+};
 struct HostGroup::Slot {
-  // One line, which is all that ranks exchange to start a call in place. Written by the slot's rank alone.
-  alignas(kLine) std::atomic<uint32_t> arrived;  // barriers that the rank has entered
-  std::atomic<uint32_t> present;                 // the rank may be reading and writing others' tensors
-  Head heads[2];
-  alignas(kLine) std::atomic<uint32_t> num_sleepers;  // that wait for `arrived`
+  alignas(kLine) Word words[2][kLine / sizeof(Word)];  // of the last two turns; the first of each line is used
+  alignas(kLine) std::atomic<uint32_t> num_sleepers;   // that wait for this rank
+  std::atomic<uint32_t> present;                       // the rank may be reading and writing others' tensors
   alignas(kLine) Post posts[2];
 };
 static_assert(std::atomic<uint32_t>::is_always_lock_free && sizeof(std::atomic<uint32_t>) == 4);
@@ -131,39 +152,45 @@ std::byte* HostGroup::window(int rank, uint64_t buffer) const {
 }
 
 void HostGroup::wake(void* segment, int size) {
-  for (int r = 0; r < size; ++r) futex_wake(static_cast<Slot*>(segment)[r].arrived);
+  for (int r = 0; r < size; ++r)
+    for (auto& line : static_cast<Slot*>(segment)[r].words) futex_wake(line[0].turn);
 }
 
+// Arrives, and calls met(r, what it said) as soon as rank r is seen to have arrived.
 template <class Met>
-void HostGroup::meet_all(Met met) {
+void HostGroup::meet_all(const Head& head, Met met) {
   Slot& mine = slots_[rank_];
+  Word& word = mine.words[++turn_ % 2][0];
+  word.publish(turn_, head);
   // Either sleepers see that we have arrived, or we see them: by full fences on both sides, or by one that they raise on
   // every core (membarrier), where sleeping is rare and waiting for the fence would be half of a barrier's time.
-  mine.arrived.store(++turn_, fences_by_sleepers_ ? std::memory_order_release : std::memory_order_seq_cst);
-  std::atomic_signal_fence(std::memory_order_seq_cst);
-  if (mine.num_sleepers.load(std::memory_order_seq_cst)) futex_wake(mine.arrived);
+  if (fences_by_sleepers_)
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+  else
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (mine.num_sleepers.load(std::memory_order_relaxed)) futex_wake(word.turn);
   for (int i = 1; i < size_; ++i) {
     const int r = rank_ + i < size_ ? rank_ + i : rank_ + i - size_;
     wait_for(r);
-    met(r);
+    met(r, slots_[r].words[turn_ % 2][0].head);
   }
 }
 
 void HostGroup::barrier() {
-  meet_all([](int) {});
+  meet_all({}, [](int, const Head&) {});
 }
 
 void HostGroup::wait_for(int rank) {
   Slot& slot = slots_[rank];
-  const auto behind = [this](uint32_t arrived) { return static_cast<int32_t>(arrived - turn_) < 0; };
+  std::atomic<uint32_t>& turn = slot.words[turn_ % 2][0].turn;
   const int spins = crowded_ || background_ ? 1 : kSpins;
   for (int i = 0; i < spins; ++i) {
-    if (!behind(slot.arrived.load(std::memory_order_acquire))) return;
+    if (turn.load(std::memory_order_acquire) == turn_) return;
     if (i >= kEagerSpins) pause();  // it costs some 50 ns
   }
   if (!background_)
     for (int i = 0; i < kYields; ++i) {
-      if (!behind(slot.arrived.load(std::memory_order_acquire))) return;
+      if (turn.load(std::memory_order_acquire) == turn_) return;
       sched_yield();
     }
   struct Sleeper {
@@ -173,10 +200,10 @@ void HostGroup::wait_for(int rank) {
   } sleeper(slot.num_sleepers);
   if (fences_by_sleepers_) syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);
   for (;;) {
-    const uint32_t seen = slot.arrived.load(std::memory_order_seq_cst);
-    if (!behind(seen)) return;
+    const uint32_t seen = turn.load(std::memory_order_seq_cst);
+    if (seen == turn_) return;
     ask_to_go_on();
-    futex_wait(slot.arrived, seen);
+    futex_wait(turn, seen);
   }
 }
 
@@ -208,10 +235,8 @@ bool HostGroup::is_small(const Collective& c) const {
 }
 
 void HostGroup::post_and_compare(const Collective& c) {
-  const uint64_t turn = ++num_posts_ % 2;
-  Slot& slot = slots_[rank_];
-  Post& mine = slot.posts[turn];
-  Head& head = slot.heads[turn];
+  Post& mine = slots_[rank_].posts[++num_posts_ % 2];
+  Head head;
   mine.call = c.call;
   head.call_id = id_of(c.call);
   head.input_at = kOutOfReach;
@@ -225,7 +250,7 @@ void HostGroup::post_and_compare(const Collective& c) {
     head.input_at = kPosted;
   }
   heads_[rank_] = head;
-  meet_all([this, turn](int r) { heads_[r] = slots_[r].heads[turn]; });
+  meet_all(head, [this](int r, const Head& theirs) { heads_[r] = theirs; });
   for (int r = 1; r < size_; ++r)
     check<CommError>(heads_[r].call_id == heads_[0].call_id, label_, ": ranks disagree: rank 0 called ", post_of(0).call,
                      ", rank ", r, " called ", post_of(r).call,

@@ -9,7 +9,7 @@
 //   slice.
 // Each element is reduced by one rank in rank order (comm/reduce.h), so all ranks get the same bits.
 //
-// A barrier is a line of memory a rank, that it alone writes. Who waits spins briefly, then yields, then sleeps (futex), so
+// A barrier is a word of memory a rank, that it alone writes. Who waits spins briefly, then yields, then sleeps (futex), so
 // that there may be more ranks than cores; calls in the background sleep at once, since someone computes meanwhile.
 #pragma once
 
@@ -50,17 +50,18 @@ class HostGroup {
   static void wake(void* segment, int size);
 
  private:
-  struct Head {
-    uint64_t call_id;   // of what the rank calls
-    uint64_t input_at;  // in its HostMemory, or kPosted, or kOutOfReach
+  struct [[gnu::packed]] Head {
+    uint32_t call_id = 0;   // of what the rank calls
+    uint64_t input_at = 0;  // in its HostMemory, or kPosted, or kOutOfReach
   };
+  struct Word;
   struct Post;
   struct Slot;
   class Presence;
 
   void barrier();
   template <class Met>
-  void meet_all(Met met);  // a barrier that calls met(r) as soon as rank r is seen to have arrived
+  void meet_all(const Head& head, Met met);
   void wait_for(int rank);
   void ask_to_go_on();
   void post_and_compare(const Collective& c);

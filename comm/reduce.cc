@@ -120,7 +120,22 @@ TRIREME_INLINE void reduce_blocks(const Job& job) {
   const auto out = [&](int64_t o, int64_t begin) { return static_cast<T*>(job.outs[o]) + begin; };
   if (job.num_parts == 2 && job.num_outs <= 2 && !job.stream)
     return reduce_pair<T, op>(part(0, 0), part(1, 0), out(0, 0), job.num_outs == 2 ? out(1, 0) : nullptr, job.n);
-  for (int64_t begin = 0; begin < job.n; begin += kBlock) {
+  int64_t begin = 0;
+  if (job.stream) {
+    // A few lines at a time: a page of one output after another would leave the others waiting.
+    constexpr int64_t kFew = 256;
+    for (; begin + kFew <= job.n; begin += kFew) {
+      const T* first = part(0, begin);
+      for (int64_t i = 0; i < kFew; ++i) sums[i] = load(first + i);
+      for (int64_t r = 1; r < job.num_parts; ++r) {
+        const T* other = part(r, begin);
+        for (int64_t i = 0; i < kFew; ++i) sums[i] = combine<op>(sums[i], load(other + i));
+      }
+      for (int64_t i = 0; i < kFew; ++i) store(result + i, sums[i]);
+      for (int64_t o = 0; o < job.num_outs; ++o) stream_lines(out(o, begin), result, kFew * sizeof(T) / kStreamed);
+    }
+  }
+  for (; begin < job.n; begin += kBlock) {
     const int64_t m = job.n - begin < kBlock ? job.n - begin : kBlock;
     const T* first = part(0, begin);
     if (job.num_parts == 1) {
@@ -134,12 +149,7 @@ TRIREME_INLINE void reduce_blocks(const Job& job) {
       for (int64_t i = 0; i < m; ++i) sums[i] = combine<op>(sums[i], load(other + i));
     }
     for (int64_t i = 0; i < m; ++i) store(result + i, sums[i]);
-    for (int64_t o = 0; o < job.num_outs; ++o) {
-      if (job.stream)
-        copy_past_caches(out(o, begin), result, m * sizeof(T));
-      else
-        std::memcpy(out(o, begin), result, m * sizeof(T));
-    }
+    for (int64_t o = 0; o < job.num_outs; ++o) std::memcpy(out(o, begin), result, m * sizeof(T));
   }
 }
 
