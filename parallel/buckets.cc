@@ -100,7 +100,10 @@ void ParameterBuckets::begin_step() {
 void ParameterBuckets::group_begins(int group) {
   if (options_.zero < 2) return;
   for (Bucket& b : buckets_)
-    if (b.first_group <= group && group <= b.last_group && !b.grads.defined()) allocate_grads(b);
+    if (b.first_group <= group && group <= b.last_group) {
+      take_in_shard(b);  // of the micro-batch before
+      if (!b.grads.defined()) allocate_grads(b);
+    }
 }
 
 void ParameterBuckets::group_done(int group, bool last_micro_batch) {
@@ -108,7 +111,17 @@ void ParameterBuckets::group_done(int group, bool last_micro_batch) {
     if (b.first_group == group && (last_micro_batch || options_.zero == 2)) reduce(b);
 }
 
+// The end of a bucket's reduction under zero 2.
+void ParameterBuckets::take_in_shard(Bucket& b) {
+  if (!b.scattering) return;
+  b.reducing.wait();
+  accumulate_into(b.shard_grads, b.grads.rows(b.shard_begin, b.shard_begin + b.shard_size));
+  b.grads = Tensor();
+  b.scattering = false;
+}
+
 void ParameterBuckets::reduce(Bucket& b) {
+  take_in_shard(b);
   if (!b.grads.defined()) allocate_grads(b);
   Communicator& tp = mesh_.tp();
   Communicator& dp = mesh_.dp();
@@ -128,11 +141,11 @@ void ParameterBuckets::reduce(Bucket& b) {
     tp.all_reduce(b.grads.rows(begin, end));
   }
   if (options_.zero == 2) {
-    Tensor part = b.grads.rows(b.shard_begin, b.shard_begin + b.shard_size);
-    dp.reduce_scatter(b.grads, part);
-    accumulate_into(b.shard_grads, part);
+    // The full gradients of two buckets at most: this one's, and the one's that backward fills next.
+    for (Bucket& earlier : buckets_) take_in_shard(earlier);
+    b.reducing = dp.reduce_scatter_async(b.grads, b.grads.rows(b.shard_begin, b.shard_begin + b.shard_size));
+    b.scattering = true;
     for (auto& e : b.entries) e.parameter->grad.grad = Tensor();
-    b.grads = Tensor();
   } else if (dp.size() > 1) {
     b.reducing = options_.zero ? dp.reduce_scatter_async(b.grads, b.shard_grads) : dp.all_reduce_async(b.grads);
   }
@@ -140,6 +153,7 @@ void ParameterBuckets::reduce(Bucket& b) {
 
 void ParameterBuckets::finish() {
   for (Bucket& b : buckets_) {
+    take_in_shard(b);
     b.reducing.wait();
     if (b.tied && mesh_.pipeline_ends()) mesh_.pipeline_ends()->all_reduce(b.shard_grads);
   }

@@ -4,7 +4,7 @@
 //   zero 0: gradients all-reduced; every data rank updates everything.
 //   zero 1: gradients reduce-scattered; a rank updates its 1/dp of each bucket, then values are gathered.
 //   zero 2: as 1, and only the shard of the gradients persists: a bucket's full buffer lives from the moment backward
-//           reaches it until it is reduced, once a micro-batch.
+//           reaches it until it is reduced, once a micro-batch. One bucket is reduced while backward fills the next.
 //
 // A bucket is a run of readiness groups of one chunk. Inside it parameters that take no weight decay come first, and among
 // each half those whose gradient is partial over the tensor axis, so that every fused operation is on one flat range.
@@ -41,6 +41,7 @@ struct Bucket {
   int64_t shard_begin = 0, shard_size = 0;
   Tensor shard_grads;         // f32 [shard_size], complete after finish()
   Work reducing;
+  bool scattering = false;    // zero 2: reducing is under way, or its result not yet added to shard_grads
 };
 
 class ParameterBuckets {
@@ -74,6 +75,7 @@ class ParameterBuckets {
   void allocate_grads(Bucket& bucket);
   void point_slots(Bucket& bucket);
   void reduce(Bucket& bucket);
+  void take_in_shard(Bucket& bucket);
 
   const Mesh& mesh_;
   BucketOptions options_;
