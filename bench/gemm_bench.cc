@@ -1,15 +1,18 @@
 // Times every backend on the products of GPT-2 124M and shows how the chosen one compares with the best.
 //
 //   gemm_bench [train|decode|all] [rounds=7] [dtype=f32|bf16|f16|all] [threads=0] [by=median|best] [save=FILE]
+//              [precision=all]
 //
 // "ratio" is the best backend's time over the chosen one's: 1.00 where the table is right. save=FILE writes the table
 // that these measurements give. Backends of one shape are interleaved, so ratios hold on a busy machine too; absolute
-// rates do not, and by=best, the fastest round of each, is then the better guide. With up to 32 rows the weights are read from memory, as in decoding, and GB/s counts their bytes.
+// rates do not, and by=best, the fastest round of each, is then the better guide. precision=all times f32 operands in bf16x3 and bf16
+// beside the backends, where the machine can (see tensor/gemm.h). With up to 32 rows the weights are read from memory, as in decoding, and GB/s counts their bytes.
 #include <omp.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -60,6 +63,7 @@ int run(int argc, char** argv) {
   std::vector<DType> types = {DType::kF32, DType::kBF16, DType::kF16};
   std::string save;
   bool by_best = false;
+  std::vector<GemmBackend> backends(std::begin(kGemmBackends), std::end(kGemmBackends));
   for (int i = 1; i < argc; ++i) {
     const std::string arg = argv[i];
     if (arg == "train") decode = false;
@@ -72,6 +76,7 @@ int run(int argc, char** argv) {
     else if (arg == "dtype=f16") types = {DType::kF16};
     else if (arg.starts_with("save=")) save = arg.substr(5);
     else if (arg == "by=best" || arg == "by=median") by_best = arg == "by=best";
+    else if (arg == "precision=all") backends.insert(backends.end(), {GemmBackend::kBf16x3, GemmBackend::kBf16});
     else if (arg != "dtype=all") throw ConfigError(text("gemm_bench: unknown argument ", arg));
   }
   if (threads > 0) omp_set_num_threads(threads);
@@ -81,24 +86,32 @@ int run(int argc, char** argv) {
   const double read = measure_memory_rate(gemm_threads()).read_bytes_per_s;  // few rows: each weight once
   std::printf("%d threads; square f32 product %.0f GF/s, bf16 %.0f GF/s\n", gemm_threads(), peaks[0] / 1e9, peaks[1] / 1e9);
   std::printf("%-34s %-18s", "m x n x k", "product");
-  for (GemmBackend b : kGemmBackends) std::printf(" %13s", std::string(name_of(b)).c_str());
+  for (GemmBackend b : backends) std::printf(" %13s", std::string(name_of(b)).c_str());
   std::printf("   GF/s  GB/s  chosen         ratio\n");
   double chosen_total = 0, best_total = 0;
+  std::map<GemmBackend, std::pair<double, double>> reduced_total;  // the chosen one's time and its own
   for (DType type : types) {
     std::vector<Product> products = train ? training(type) : std::vector<Product>();
     if (decode)
       for (Product& p : decoding(type)) products.push_back(std::move(p));
     for (const Product& p : products) {
-      GemmTiming timing = time_gemm(std::span(&p.shape, 1), rounds)[0];
+      GemmTiming timing = time_gemm(std::span(&p.shape, 1), rounds, backends)[0];
       if (by_best)
         for (auto& c : timing.candidates) c.seconds = c.best;
       std::stable_sort(timing.candidates.begin(), timing.candidates.end(),
                        [](const auto& x, const auto& y) { return x.seconds < y.seconds; });
+      // The precisions are beside the point of which library is best.
+      std::map<GemmBackend, double> reduced;
+      std::erase_if(timing.candidates, [&](const auto& c) {
+        const bool is = std::find(std::begin(kGemmBackends), std::end(kGemmBackends), c.backend) == std::end(kGemmBackends);
+        if (is) reduced[c.backend] = c.seconds;
+        return is;
+      });
       const GemmBackend chosen = gemm_table().choose(p.shape, timing.threads);
       std::printf("%-34s %-18s", text(p.shape).c_str(), p.name.c_str());
       double chosen_seconds = 0;
-      for (GemmBackend b : kGemmBackends) {
-        double seconds = 0;
+      for (GemmBackend b : backends) {
+        double seconds = reduced.count(b) ? reduced[b] : 0;
         for (const auto& c : timing.candidates)
           if (c.backend == b) seconds = c.seconds;
         if (b == chosen) chosen_seconds = seconds;
@@ -117,6 +130,10 @@ int run(int argc, char** argv) {
       print_row({.bench = "gemm", .what = text(p.shape, ' ', p.name), .ours_s = chosen_seconds, .floor_s = std::max(flops / peaks[type == DType::kBF16], p.shape.m <= 64 ? bytes / read : 0),
                  .peer = text("best of libraries: ", name_of(timing.candidates[0].backend)), .peer_s = best});
       chosen_total += chosen_seconds;
+      for (const auto& [b, seconds] : reduced) {
+        reduced_total[b].first += chosen_seconds;
+        reduced_total[b].second += seconds;
+      }
       best_total += best;
       if (best < 0.97 * chosen_seconds) table.set(p.shape, timing.threads, timing.candidates[0].backend);
     }
@@ -126,6 +143,9 @@ int run(int argc, char** argv) {
              .ours_s = chosen_total, .floor_s = best_total});
   std::printf("all products once: chosen %.1f ms, best %.1f ms, ratio %.3f\n", chosen_total * 1e3, best_total * 1e3,
               best_total / chosen_total);
+  for (const auto& [b, times] : reduced_total)
+    std::printf("f32 products once: chosen %.1f ms, %s %.1f ms, %.2f times as fast\n", times.first * 1e3,
+                std::string(name_of(b)).c_str(), times.second * 1e3, times.first / times.second);
   if (!save.empty()) table.save(save);
   return 0;
 }

@@ -12,6 +12,7 @@
 #include "tensor/cpu/gemm.h"
 #include "tensor/cpu/onednn_gemm.h"
 #include "tensor/cpu/openblas.h"
+#include "tensor/cpu/split_gemm.h"
 #include "tensor/cpu/weight_gemm.h"
 #include "tensor/gemm_table.h"
 
@@ -136,6 +137,14 @@ void by_own_kernel(const GemmShape& s, float alpha, const void* a, int64_t lda, 
   cpu::weight_gemm(s.m, s.n, s.k, alpha, wide, lda, b, ldb, s.in, beta, c, ldc, s.out);
 }
 
+void by_halves(int halves, const GemmShape& s, float alpha, const void* a, int64_t lda, const void* b, int64_t ldb,
+               float beta, void* c, int64_t ldc) {
+  const int64_t bytes = cpu::split_gemm_scratch(halves, s.m, s.n, s.k, omp_get_max_threads());
+  cpu::split_gemm(halves, s.transpose_a, s.transpose_b, s.m, s.n, s.k, alpha, static_cast<const float*>(a), lda,
+                  static_cast<const float*>(b), ldb, beta, static_cast<float*>(c), ldc,
+                  scratch(bytes / static_cast<int64_t>(sizeof(float))));
+}
+
 // C = beta * C
 void scale(const GemmShape& s, float beta, void* c, int64_t ldc) {
   const std::unique_ptr<float[]> zero = std::make_unique<float[]>(static_cast<size_t>(s.n));
@@ -171,6 +180,8 @@ void run(GemmBackend backend, const GemmShape& s, float alpha, const void* a, in
       if (cpu::onednn_matmul(s, gemm_threads(), alpha, a, lda, b, ldb, beta, c, ldc)) return;
       return by_sgemm(cpu::onednn_sgemm, s, alpha, a, lda, b, ldb, beta, c, ldc);
     case GemmBackend::kOwn: return by_own_kernel(s, alpha, a, lda, b, ldb, beta, c, ldc);
+    case GemmBackend::kBf16x3: return by_halves(2, s, alpha, a, lda, b, ldb, beta, c, ldc);
+    case GemmBackend::kBf16: return by_halves(1, s, alpha, a, lda, b, ldb, beta, c, ldc);
   }
 }
 
@@ -182,9 +193,22 @@ std::string_view name_of(GemmBackend backend) {
     case GemmBackend::kOneDnnSgemm: return "onednn_sgemm";
     case GemmBackend::kOneDnnMatmul: return "onednn_matmul";
     case GemmBackend::kOpenBlas: return "openblas";
+    case GemmBackend::kBf16x3: return "bf16x3";
+    case GemmBackend::kBf16: return "bf16";
   }
   return "?";
 }
+
+std::string_view name_of(MatmulPrecision precision) {
+  switch (precision) {
+    case MatmulPrecision::kF32: return "f32";
+    case MatmulPrecision::kBf16x3: return "bf16x3";
+    case MatmulPrecision::kBf16: return "bf16";
+  }
+  return "?";
+}
+
+bool available(MatmulPrecision precision) { return precision == MatmulPrecision::kF32 || cpu::amx_available(); }
 
 std::ostream& operator<<(std::ostream& out, const GemmShape& s) {
   return out << (s.transpose_a ? 't' : 'n') << (s.transpose_b ? 't' : 'n') << ' ' << s.in << "->" << s.out << ' '
@@ -198,6 +222,7 @@ bool gemm_available(GemmBackend backend, const GemmShape& shape) {
     case GemmBackend::kOwn: case GemmBackend::kOneDnnSgemm: return true;
     case GemmBackend::kOneDnnMatmul: return cpu::onednn_matmul_available(shape.in);
     case GemmBackend::kOpenBlas: return cpu::openblas_available();
+    case GemmBackend::kBf16x3: case GemmBackend::kBf16: return shape.in == DType::kF32 && cpu::amx_available();
   }
   return false;
 }

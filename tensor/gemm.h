@@ -38,10 +38,14 @@ enum class GemmBackend : uint8_t {
   kOneDnnSgemm,   // dnnl_sgemm; 16-bit operands are widened to f32 block by block
   kOneDnnMatmul,  // the matmul primitive; uses the processor's bf16 units for bf16
   kOpenBlas,      // cblas_sgemm of libopenblas, opened at run time where installed; 16-bit operands are widened
+  // f32 operands in fewer bits, by AMX: tensor/cpu/split_gemm.h. Chosen only where a run asks for it.
+  kBf16x3,        // three products of two bf16 an operand
+  kBf16,          // one product of operands rounded to bf16
 };
+// Those that differ in their last bits only, among which a table may choose.
 constexpr GemmBackend kGemmBackends[] = {GemmBackend::kOwn, GemmBackend::kOneDnnSgemm, GemmBackend::kOneDnnMatmul,
                                          GemmBackend::kOpenBlas};
-std::string_view name_of(GemmBackend backend);  // "own", "onednn_sgemm", "onednn_matmul", "openblas"
+std::string_view name_of(GemmBackend backend);  // "own", "onednn_sgemm", ..., "bf16x3", "bf16"
 
 // Whether gemm_with(backend, ...) can compute the shape on this machine. kOwn always can.
 bool gemm_available(GemmBackend backend, const GemmShape& shape);
@@ -55,6 +59,16 @@ void gemm(const GemmShape& shape, float alpha, const void* a, int64_t lda, const
 // The same by one backend, for measuring and testing. Throws ConfigError where it is not available.
 void gemm_with(GemmBackend backend, const GemmShape& shape, float alpha, const void* a, int64_t lda, const void* b,
                int64_t ldb, float beta, void* c, int64_t ldc);
+
+// What products of f32 operands are computed from. PyTorch's float32_matmul_precision has the names highest, high, medium.
+enum class MatmulPrecision : uint8_t {
+  kF32,
+  kBf16x3,  // each operand as the sum of two bf16
+  kBf16,    // operands rounded to bf16
+};
+std::string_view name_of(MatmulPrecision precision);  // "f32", "bf16x3", "bf16"
+// Whether gemm() can compute so on this machine.
+bool available(MatmulPrecision precision);
 
 // The threads that a call made here would use.
 int gemm_threads();

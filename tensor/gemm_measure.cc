@@ -36,7 +36,7 @@ double median(std::vector<double> v) {
   return v[v.size() / 2];
 }
 
-GemmTiming time_one(const GemmShape& s, int rounds) {
+GemmTiming time_one(const GemmShape& s, int rounds, std::span<const GemmBackend> backends) {
   const Tensor a = s.transpose_a ? operand(s.k, s.m, s.in) : operand(s.m, s.k, s.in);
   std::vector<Tensor> b = {s.transpose_b ? operand(s.n, s.k, s.in) : operand(s.k, s.n, s.in)};
   const Tensor c = zeros({s.m, s.n}, s.out);
@@ -48,7 +48,7 @@ GemmTiming time_one(const GemmShape& s, int rounds) {
   }
   GemmTiming timing{s, gemm_threads(), {}};
   std::vector<std::vector<double>> seconds;
-  for (GemmBackend backend : kGemmBackends)
+  for (GemmBackend backend : backends)
     if (gemm_available(backend, s)) timing.candidates.push_back({backend, 0, 0});
   seconds.resize(timing.candidates.size());
   size_t next = 0;
@@ -75,10 +75,11 @@ GemmTiming time_one(const GemmShape& s, int rounds) {
 
 }  // namespace
 
-std::vector<GemmTiming> time_gemm(std::span<const GemmShape> shapes, int rounds) {
+std::vector<GemmTiming> time_gemm(std::span<const GemmShape> shapes, int rounds,
+                                  std::span<const GemmBackend> backends) {
   check<ConfigError>(rounds >= 1, "time_gemm: ", rounds, " rounds; want at least 1");
   std::vector<GemmTiming> timings;
-  for (const GemmShape& s : shapes) timings.push_back(time_one(s, rounds));
+  for (const GemmShape& s : shapes) timings.push_back(time_one(s, rounds, backends));
   return timings;
 }
 
@@ -95,7 +96,9 @@ GemmTable measure_gemm(std::span<const GemmShape> shapes, int rounds) {
   return table;
 }
 
-double measure_gemm_rate(int threads, DType dtype) {
+namespace {
+
+double rate_by(const GemmTable& table, int threads, DType dtype) {
   check<ConfigError>(threads >= 1, "measure_gemm_rate: ", threads, " threads; want at least 1");
   constexpr int64_t kSide = 1536;
   const int before = omp_get_max_threads();
@@ -104,12 +107,23 @@ double measure_gemm_rate(int threads, DType dtype) {
   double best = 0;
   for (int round = 0; round < 6; ++round) {
     const double start = now();
-    gemm({false, true, kSide, kSide, kSide, dtype, dtype}, 1, a.raw(), kSide, b.raw(), kSide, 0, c.raw(), kSide);
+    const GemmShape shape{false, true, kSide, kSide, kSide, dtype, dtype};
+    gemm_with(table.choose(shape, gemm_threads()), shape, 1, a.raw(), kSide, b.raw(), kSide, 0, c.raw(), kSide);
     const double rate = 2.0 * kSide * kSide * kSide / (now() - start);
     if (round > 0) best = std::max(best, rate);
   }
   omp_set_num_threads(before);
   return best;
+}
+
+}  // namespace
+
+double measure_gemm_rate(int threads, DType dtype) { return rate_by(gemm_table(), threads, dtype); }
+
+double measure_gemm_rate(int threads, MatmulPrecision precision) {
+  GemmTable table = gemm_table();
+  table.set_precision(precision);
+  return rate_by(table, threads, DType::kF32);
 }
 
 }  // namespace trireme

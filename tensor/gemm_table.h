@@ -31,6 +31,10 @@ class GemmTable {
   explicit GemmTable(Bf16Units rules) : rules_(rules) {}
 
   GemmBackend choose(const GemmShape& shape, int threads) const;
+  // Other than kF32: all products of f32 operands are computed so, whatever rules and entries say. Not part of the text:
+  // a table chooses among ways that differ in their last bits, this is for whoever trains the model to decide.
+  void set_precision(MatmulPrecision precision) { precision_ = precision; }
+  MatmulPrecision precision() const { return precision_; }
   // Makes `backend` the choice for the class of `shape` at this thread count.
   void set(const GemmShape& shape, int threads, GemmBackend backend);
   size_t num_entries() const { return entries_.size(); }
@@ -51,10 +55,12 @@ class GemmTable {
   };
   std::vector<Entry> entries_;
   Bf16Units rules_;
+  MatmulPrecision precision_ = MatmulPrecision::kF32;
 };
 
 // Puts a table in force for the whole process: for program start and benchmarks, since a change of table between two
-// products changes the last bits. Safe at any time. Throws ConfigError if it names a backend this machine lacks.
+// products changes the last bits. Safe at any time. Throws ConfigError if it names a backend or precision
+// this machine lacks.
 // Tables once in force are kept until the process ends, because a product may be reading one.
 void use_gemm_table(const GemmTable& table);
 // The table in force; GemmTable() until use_gemm_table().
@@ -73,9 +79,10 @@ struct GemmTiming {
   std::vector<Candidate> candidates;  // those available, fastest first
 };
 
-// Times every available backend on each shape, interleaved round by round so that noise meets all alike, at the
+// Times those of `backends` that are available on each shape, interleaved round by round so that noise meets all alike, at the
 // caller's thread count. With few rows (m <= 32) the weights are taken from memory, not from cache, as decoding does.
-std::vector<GemmTiming> time_gemm(std::span<const GemmShape> shapes, int rounds = 7);
+std::vector<GemmTiming> time_gemm(std::span<const GemmShape> shapes, int rounds = 7,
+                                  std::span<const GemmBackend> backends = kGemmBackends);
 
 // The table whose entries are the fastest backend of each shape. A backend replaces the rule's choice only when it is
 // at least 3 % faster, so that noise does not change bits for nothing.
@@ -84,5 +91,7 @@ GemmTable measure_gemm(std::span<const GemmShape> shapes, int rounds = 7);
 // FLOP/s of a large square product at `threads` threads, by the table in force: the denominator of a run's MFU.
 // The best of five; takes well under a second.
 double measure_gemm_rate(int threads, DType dtype = DType::kF32);
+// The same of f32 operands in a precision of one's choice. REQUIRES: available(precision).
+double measure_gemm_rate(int threads, MatmulPrecision precision);
 
 }  // namespace trireme

@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "tensor/cpu/amx_tiles.h"
 #include "tensor/cpu/isa.h"
 #include "tensor/cpu/simd.h"
 
@@ -30,22 +31,6 @@ constexpr int64_t kRuns = 8;                // places of B that one thread reads
 constexpr int64_t kParallelWork = 1 << 19;  // multiply-adds below which one thread is as fast
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
-struct alignas(64) TileConfig {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-
-// Tiles 0 to 3 hold sums: two of weights by two of rows, or four of weights by one.
-class TileState {
- public:
-  TileState() {
-    const TileConfig config;
-    _tile_loadconfig(&config);
-  }
-  ~TileState() { _tile_release(); }
-};
 
 // 16 rows of A (fewer: zeros) as tiles of pairs: to[k / 32][pair][row] is a 32-bit word.
 void order_rows(const BF16* a, int64_t lda, int64_t rows, int64_t k, BF16* to) {
@@ -173,7 +158,7 @@ void product(int64_t m, int64_t n, int64_t k, const BF16* a, int64_t lda, const 
 bool permitted() {
   // The system gives a process the tile registers when it asks (arch_prctl(2)).
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
-  return isa() == Isa::kAvx512 && __builtin_cpu_supports("amx-bf16") &&
+  return isa() == Isa::kAvx512 && __builtin_cpu_supports("amx-bf16") && __builtin_cpu_supports("avx512bf16") &&
          syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
