@@ -1,5 +1,6 @@
 // One training step of the GPT-2 124M shape in f32 with AdamW, by parts, at any layout:
-//   step_bench [batch=4] [length=64] [steps=7] [zero=0] [recompute=none|selective|full] [clip=1]  one process
+//   step_bench [batch=4] [length=64] [steps=7] [zero=0] [recompute=none|selective|full] [clip=1]
+//              [precision=f32|bf16x3|bf16]                                                    one process
 //   mpirun -np 2 step_bench batch=2 ...                                                          data parallel, batch a rank
 // Prints the median step, tokens/s of all ranks, what of the step was forward and backward, reductions, update, and the
 // memory: counted before the run, tensors at their peak, resident at its peak. clip=0 does not clip gradients.
@@ -84,6 +85,12 @@ int run(Communicator& world, const BenchArguments& args) {
   options.recompute = recompute == "full" ? Recompute::kFull
                       : recompute == "selective" ? Recompute::kSelective : Recompute::kNone;
   TrainStep train(model, buckets, optimizer, options);
+  const std::string precision = args.word("precision", "f32");
+  GemmTable table;
+  for (MatmulPrecision p : {MatmulPrecision::kBf16x3, MatmulPrecision::kBf16})
+    if (name_of(p) == precision) table.set_precision(p);
+  check<ConfigError>(name_of(table.precision()) == precision, "precision=", precision, " is not f32, bf16x3 or bf16");
+  use_gemm_table(table);
   const int64_t micro_batches = number("micro_batches", 1);
   std::vector<TokenBatch> batches;
   for (int64_t m = 0; m < micro_batches; ++m)
@@ -145,7 +152,7 @@ int run(Communicator& world, const BenchArguments& args) {
 int main(int argc, char** argv) {
   try {
     const trireme::BenchArguments args(argc, argv, {"batch", "length", "steps", "threads", "tensor", "pipeline", "zero",
-                                                    "bucket_mb", "recompute", "micro_batches", "clip", "paced"});
+                                                    "bucket_mb", "recompute", "micro_batches", "clip", "paced", "precision"});
     if (!trireme::started_by_mpi_launcher()) {
       auto world = trireme::make_self_communicator("world");
       return trireme::run(*world, args);

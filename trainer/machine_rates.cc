@@ -99,6 +99,12 @@ constexpr struct {
                 {"attention_flops", &MachineRates::attention},
                 {"copy_bytes_per_s", &MachineRates::copy},
                 {"read_bytes_per_s", &MachineRates::read}};
+constexpr struct {
+  const char* key;
+  MatmulPrecision precision;
+  double MachineRates::*value;
+} kPrecisions[] = {{"gemm_bf16x3_flops", MatmulPrecision::kBf16x3, &MachineRates::gemm_bf16x3},
+                   {"gemm_f32_as_bf16_flops", MatmulPrecision::kBf16, &MachineRates::gemm_rounded}};
 
 json::value group_to_json(const std::optional<GroupRates>& group) {
   if (!group) return nullptr;
@@ -123,6 +129,17 @@ std::optional<GroupRates> group_from_json(const JsonObject& rates, std::string_v
 }
 
 }  // namespace
+
+double MachineRates::gemm(DType dtype, MatmulPrecision precision) const {
+  for (const auto& p : kPrecisions)
+    if (p.precision == precision) {
+      check<ConfigError>(this->*p.value > 0, "the machine's rates have no ", p.key, ", which run.matmul_precision=",
+                         name_of(precision), " needs; measure them by trireme doctor --json on a machine with AMX, or use "
+                         "run.matmul_precision=f32");
+      return this->*p.value;
+    }
+  return dtype == DType::kBF16 ? gemm_bf16 : gemm_f32;
+}
 
 const char* name_of(CollectiveKind kind) {
   switch (kind) {
@@ -184,8 +201,10 @@ MachineRates measure_machine_rates(Communicator& world, int threads) {
   const int before = num_threads();
   set_num_threads(threads);
   world.barrier();
-  rates.gemm_f32 = lowest(world, measure_gemm_rate(threads));
+  rates.gemm_f32 = lowest(world, measure_gemm_rate(threads, MatmulPrecision::kF32));
   rates.gemm_bf16 = lowest(world, measure_gemm_rate(threads, DType::kBF16));
+  for (const auto& p : kPrecisions)
+    rates.*p.value = lowest(world, available(p.precision) ? measure_gemm_rate(threads, p.precision) : 0);
   rates.attention = lowest(world, attention_rate());
   const MemoryRate memory = measure_memory_rate(threads, size_t{64} << 20);
   rates.copy = lowest(world, memory.copy_bytes_per_s);
@@ -228,18 +247,22 @@ MachineRates measure_machine_rates_alone(int threads, int ranks_per_host) {
 json::object to_json(const MachineRates& rates) {
   json::object o = {{"threads", rates.threads}, {"ranks_per_host", rates.ranks_per_host}};
   for (const auto& number : kNumbers) o[number.key] = rates.*number.value;
+  for (const auto& p : kPrecisions)
+    if (rates.*p.value > 0) o[p.key] = rates.*p.value;
   o["within_host"] = group_to_json(rates.within_host);
   o["between_hosts"] = group_to_json(rates.between_hosts);
   return o;
 }
 
 MachineRates machine_rates_from_json(const JsonObject& o) {
-  o.allow_only({"threads", "ranks_per_host", "gemm_f32_flops", "gemm_bf16_flops", "attention_flops", "copy_bytes_per_s",
-                "read_bytes_per_s", "within_host", "between_hosts"});
+  o.allow_only({"threads", "ranks_per_host", "gemm_f32_flops", "gemm_bf16_flops", "gemm_bf16x3_flops", "gemm_f32_as_bf16_flops",
+                "attention_flops", "copy_bytes_per_s", "read_bytes_per_s", "within_host", "between_hosts"});
   MachineRates rates;
   rates.threads = static_cast<int>(o.integer("threads", 1, 4096));
   rates.ranks_per_host = static_cast<int>(o.integer("ranks_per_host", 1, 1 << 20));
   for (const auto& number : kNumbers) rates.*number.value = o.number(number.key, 1, 1e21);
+  for (const auto& p : kPrecisions)
+    if (o.has(p.key)) rates.*p.value = o.number(p.key, 1, 1e21);
   rates.within_host = group_from_json(o, "within_host");
   rates.between_hosts = group_from_json(o, "between_hosts");
   return rates;

@@ -18,6 +18,7 @@
 #include "base/json.h"
 #include "comm/communicator.h"
 #include "tensor/dtype.h"
+#include "tensor/gemm.h"
 
 namespace trireme {
 
@@ -51,11 +52,13 @@ struct MachineRates {
   int ranks_per_host = 1;  // that worked at once
   // Of one rank.
   double gemm_f32 = 0, gemm_bf16 = 0;  // FLOP/s of a large product
+  double gemm_bf16x3 = 0, gemm_rounded = 0;  // of f32 operands with MatmulPrecision kBf16x3, kBf16; 0: not on this machine
   double attention = 0;                // FLOP/s of causal attention in f32, forward, head size 64, 512 rows
   double copy = 0, read = 0;           // bytes/s: see MemoryRate
   std::optional<GroupRates> within_host, between_hosts;
 
-  double gemm(DType dtype) const { return dtype == DType::kBF16 ? gemm_bf16 : gemm_f32; }
+  // Throws ConfigError where the precision was not measured.
+  double gemm(DType dtype, MatmulPrecision precision) const;
   bool operator==(const MachineRates&) const = default;
 };
 

@@ -54,7 +54,7 @@ Costs costs_of(const RunConfig& config, const ModelConfig& m, const RunPlan& pla
                q = static_cast<double>(m.num_attention_heads * m.head_dim),
                kv = static_cast<double>(m.num_key_value_heads * m.head_dim),
                rows = p.sequence ? 1 / n : 1;  // the share of a tensor that is not split by columns
-  const double gemm = rates.gemm(config.train.dtype);
+  const double gemm = rates.gemm(config.train.dtype, config.run.matmul_precision);
   // Of one rank: what a product multiplies by, and what it takes.
   struct Product {
     double in, out;
@@ -235,7 +235,7 @@ Prediction predict(const RunConfig& config, const ModelConfig& model, const RunP
   s.total_s = s.compute_s + s.tensor_s + s.bubble_s + s.data_s + s.optimizer_s;
   s.tokens_per_s = static_cast<double>(plan.tokens_per_step) / s.total_s;
   s.mfu = s.tokens_per_s * training_flops_per_token(model, config.data.sequence_length) /
-          (rates.gemm(config.train.dtype) * tp * static_cast<double>(p.pipeline) * dp);
+          (rates.gemm(config.train.dtype, config.run.matmul_precision) * tp * static_cast<double>(p.pipeline) * dp);
   return out;
 }
 
@@ -255,7 +255,7 @@ std::string prediction_formulas(const RunConfig& config, const MachineRates& rat
   };
   return text(
       "predicted with, t tokens a micro-batch, n tensor ranks, p ranks of a group, a rank of ", rates.threads, " threads:\n",
-      "  products: 2 t in out operations over ", number(rates.gemm(config.train.dtype) / 1e9),
+      "  products: 2 t in out operations over ", number(rates.gemm(config.train.dtype, config.run.matmul_precision) / 1e9),
       " GFLOP/s, and the bytes of the three operands over the copy rate; backward is two of them, the output layer's in "
       "forward\n",
       "  attention: 4 t width (length + 1) / 2 / n, backward 2.5 times that, over ", number(rates.attention / 1e9),

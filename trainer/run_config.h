@@ -16,6 +16,7 @@
 
 #include "data/sample_source.h"
 #include "model/transformer.h"
+#include "tensor/gemm.h"
 #include "trainer/config_fields.h"
 
 namespace trireme {
@@ -34,6 +35,7 @@ struct RunSection {
   DeviceChoice device = DeviceChoice::kAuto;
   int64_t threads = 0;
   std::string tuning;  // empty: the compiled-in rules, or those that the checkpoint was trained with
+  MatmulPrecision matmul_precision = MatmulPrecision::kF32;
   ResumeMode resume = ResumeMode::kAuto;
   int64_t log_every_steps = 10;
 

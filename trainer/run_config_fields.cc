@@ -20,6 +20,12 @@ void RunSection::describe(FieldList& list) {
       "auto: cuda where there is a driver and a build with it, else cpu");
   list.add("threads", threads, "of each rank; 0: the host's cores divided by its ranks").at_least(0).at_most(4096);
   list.add("tuning", tuning, "file of `trireme doctor --tune`; empty: the checkpoint's, or the built-in rules");
+  list.choice<MatmulPrecision>("matmul_precision", matmul_precision,
+                               {{"f32", MatmulPrecision::kF32},
+                                {"bf16x3", MatmulPrecision::kBf16x3},
+                                {"bf16", MatmulPrecision::kBf16}},
+                               "of the layers' products with train.dtype f32; bf16x3: each number as two bf16; bf16: rounded to "
+                               "one; both need AMX");
   list.choice<ResumeMode>(
       "resume", resume, {{"auto", ResumeMode::kAuto}, {"never", ResumeMode::kNever}, {"must", ResumeMode::kMust}},
       "from the last checkpoint in run.dir; auto: if there is one; must: fail if there is none");

@@ -176,7 +176,9 @@ class Run {
       if (!chosen.empty()) write_file_atomically(std::filesystem::path(config_.run.dir) / kTuningFile, chosen);
     });
     chosen = world_.broadcast_string(chosen, 0);
-    agreed(world_, [&] { (chosen.empty() ? Tuning() : Tuning::parse(chosen, kTuningFile)).use(); });
+    agreed(world_, [&] {
+      (chosen.empty() ? Tuning() : Tuning::parse(chosen, kTuningFile)).use(config_.run.matmul_precision);
+    });
     return chosen;
   }
 
@@ -455,7 +457,12 @@ class Run {
 
 int train(Communicator& world, const RunConfig& config, const TrainHooks& hooks) {
   std::unique_ptr<RunSetup> setup;
-  agreed(world, [&] { setup = std::make_unique<RunSetup>(config, world.size()); });
+  agreed(world, [&] {
+    setup = std::make_unique<RunSetup>(config, world.size());
+    check<ConfigError>(available(config.run.matmul_precision), "run.matmul_precision=",
+                       name_of(config.run.matmul_precision), " needs a processor with AMX for bf16, which this host has not (or "
+                       "its system withholds it, or TRIREME_ISA hides it); use run.matmul_precision=f32");
+  });
   set_num_threads(config.run.threads ? static_cast<int>(config.run.threads) : threads_for(ranks_on_host(world)));
   // Memory is taken here: a rank that has too little says so to all.
   std::unique_ptr<Run> run;

@@ -32,7 +32,11 @@ struct Tuning {
   bool operator==(const Tuning&) const = default;
 
   // For the whole process: see use_gemm_table(). Throws ConfigError where this machine lacks what is chosen.
-  void use() const { use_gemm_table(products); }
+  void use(MatmulPrecision precision) const {
+    GemmTable table = products;
+    table.set_precision(precision);
+    use_gemm_table(table);
+  }
 };
 
 // The products of training a model: each layer's forward and both backwards, of `tokens` tokens a micro-batch on one of

@@ -34,6 +34,11 @@ int resolve_data_ranks(const ParallelSection& p, int world) {
 void check_device(const RunConfig& config, const RunEnvironment& environment) {
   require(config.run.device != DeviceChoice::kCuda || environment.has_cuda,
           "run.device=cuda, but this build has no CUDA or the host no driver; use cpu or auto");
+  require(config.run.matmul_precision == MatmulPrecision::kF32 || config.train.dtype == DType::kF32,
+          "run.matmul_precision=", name_of(config.run.matmul_precision), " with train.dtype=", config.train.dtype,
+          ", whose products have its own precision; it is for train.dtype=f32");
+  require(config.run.matmul_precision == MatmulPrecision::kF32 || config.run.device != DeviceChoice::kCuda,
+          "run.matmul_precision=", name_of(config.run.matmul_precision), " with run.device=cuda; it is for cpu");
   require(config.comm.backend != CommBackend::kSelf || environment.world_size == 1, "comm.backend=self is for one rank, ",
           environment.world_size, " were started; use auto or mpi");
 }

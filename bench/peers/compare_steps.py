@@ -1,9 +1,9 @@
 """Alternates training steps of several programs and prints medians and ratios, so that noise meets all alike.
 
   python compare_steps.py BUILD/bin PYTHON [batch=4] [length=64] [rounds=9] [threads=2] [preload=LIBRARY]
-                          [clip=0] [only=NAME,NAME]
+                          [clip=0] [only=NAME,NAME] [precision=bf16x3,bf16]
 
-PYTHON has torch; preload is an allocator for it (tcmalloc: glibc's costs PyTorch many page faults). Every round runs
+precision adds Trireme with those of run.matmul_precision; they need AMX. PYTHON has torch; preload is an allocator for it (tcmalloc: glibc's costs PyTorch many page faults). Every round runs
 one step of each: the floor, Trireme, and PyTorch in its best known settings. README.md says how to set PYTHON up.
 """
 import os
@@ -41,7 +41,7 @@ def main():
     if len(sys.argv) < 3:
         sys.exit(__doc__)
     programs, python = pathlib.Path(sys.argv[1]), sys.argv[2]
-    args = {"batch": "4", "length": "64", "rounds": "9", "threads": "2", "preload": "", "only": "", "clip": "0"}
+    args = {"batch": "4", "length": "64", "rounds": "9", "threads": "2", "preload": "", "only": "", "clip": "0", "precision": ""}
     for word in sys.argv[3:]:
         name, _, value = word.partition("=")
         if name not in args:
@@ -54,6 +54,8 @@ def main():
     every = {
         "floor": ([str(programs / "step_floor"), *size], threads),
         "trireme": ([str(programs / "step_bench"), *size, f"clip={args['clip']}"], threads),
+        **{f"trireme {p}": ([str(programs / "step_bench"), *size, f"clip={args['clip']}", f"precision={p}"], threads)
+           for p in args["precision"].split(",") if p},
         "pytorch fused AdamW": ([*peer, "adamw=fused"], tuned),
         "pytorch foreach AdamW": ([*peer, "adamw=foreach"], tuned),
         "pytorch plain attention": ([*peer, "adamw=fused", "attention=plain"], tuned),

@@ -3,6 +3,7 @@
 
 #include "base/files.h"
 #include "base/json.h"
+#include "tensor/gemm.h"
 #include "tests/launch/launch.h"
 
 namespace trireme::testing {
@@ -74,6 +75,23 @@ TEST_F(Launch, ARunKeepsItsMeasuredChoicesWithItsCheckpoints) {
   std::ofstream(at("broken.txt")) << "trireme tuning 1\n[products]\nnothing\n";
   expect_says(expect_ends(2, training({"run.tuning=" + at("broken.txt"), "run.dir=" + at("new")}), 2), "broken.txt, [products]: line 1");
   expect_says(expect_ends(0, training({"run.tuning=/absent"}), 2), "run.tuning=/absent is not there");
+}
+
+TEST_F(Launch, ProductsOfFewerBitsAreRefusedByAllRanksWhereTheProcessorCannot) {
+  const std::string message =
+      "run.matmul_precision=bf16x3 needs a processor with AMX for bf16, which this host has not (or its system withholds it, "
+      "or TRIREME_ISA hides it); use run.matmul_precision=f32";
+  const std::string output = expect_ends(2, training({"run.matmul_precision=bf16x3"}), 2, {"env", "TRIREME_ISA=avx2"});
+  expect_says(output, message);
+  EXPECT_EQ(output.find(message), output.rfind(message)) << output;
+  EXPECT_FALSE(fs::exists(at("run")));
+  if (!available(MatmulPrecision::kBf16x3)) return;
+  expect_ends(2, training({"run.matmul_precision=bf16x3", "train.steps=5"}), 0);
+  expect_ends(0, training({"run.dir=" + at("f32"), "train.steps=5"}), 0);
+  EXPECT_NE(losses("run"), losses("f32"));
+  expect_says(read_text_file(at("run/run.yaml"), 1 << 20), "matmul_precision: bf16x3");
+  // A run may go on with another.
+  expect_says(expect_ends(0, training({"train.steps=6"}), 0), "going on from");
 }
 
 }  // namespace

@@ -83,6 +83,9 @@ TEST(MachineRates, ComeBackFromJsonAndFromTheDoctorsFile) {
   EXPECT_EQ(machine_rates_from_json(JsonObject(value, "t")), rates);
   write_file_atomically(dir.path() / "doctor.json", to_json(boost::json::value{{"host", nullptr}, {"rates", value}}));
   EXPECT_EQ(load_machine_rates(dir.path() / "doctor.json"), rates);
+  rates.gemm_bf16x3 = 2e11, rates.gemm_rounded = 3e11;  // of a machine that can
+  write_file_atomically(dir.path() / "amx.json", to_json(boost::json::value(to_json(rates))));
+  EXPECT_EQ(load_machine_rates(dir.path() / "amx.json"), rates);
   rates.between_hosts.reset();
   write_file_atomically(dir.path() / "rates.json", to_json(boost::json::value(to_json(rates))));
   EXPECT_EQ(load_machine_rates(dir.path() / "rates.json"), rates);
@@ -104,6 +107,30 @@ TEST(MachineRates, AreMeasuredBetweenRanksAlikeOnAll) {
     const std::string mine = to_json(boost::json::value(to_json(rates)));
     EXPECT_EQ(world.broadcast_string(mine, 0), mine);
   });
+}
+
+TEST(Predict, TakesTheRateOfTheProductsPrecision) {
+  const RunConfig f32 = config_of({}), x3 = config_of({"run.matmul_precision=bf16x3"});
+  const ModelConfig model = load_model_config(f32);
+  const RunPlan plan = validate(f32, model, {1, false, std::nullopt});
+  MachineRates rates = round_rates();
+  try {
+    predict(x3, model, plan, rates, 4);
+    ADD_FAILURE();
+  } catch (const ConfigError& e) {
+    EXPECT_STREQ(e.what(), "the machine's rates have no gemm_bf16x3_flops, which run.matmul_precision=bf16x3 needs; measure "
+                           "them by trireme doctor --json on a machine with AMX, or use run.matmul_precision=f32");
+  }
+  rates.gemm_bf16x3 = 2e11, rates.gemm_rounded = 3e11;
+  EXPECT_EQ(rates.gemm(DType::kF32, MatmulPrecision::kF32), 1e11);
+  EXPECT_EQ(rates.gemm(DType::kBF16, MatmulPrecision::kF32), 4e11);
+  EXPECT_EQ(rates.gemm(DType::kF32, MatmulPrecision::kBf16), 3e11);
+  const double slow = predict(f32, model, plan, rates, 4).step.total_s, fast = predict(x3, model, plan, rates, 4).step.total_s;
+  MachineRates of_x3 = rates;
+  of_x3.gemm_f32 = 2e11;
+  EXPECT_GT(slow, fast);
+  EXPECT_EQ(predict(f32, model, plan, of_x3, 4).step.total_s, fast);
+  EXPECT_NE(prediction_formulas(x3, rates).find("over 200 GFLOP/s"), std::string::npos);
 }
 
 // One rank: nothing but products, attention, row-wise work and the update.

@@ -57,7 +57,7 @@ TEST(RunConfig, FillsDefaultsAndDerivesTheFolderFromTheName) {
 
 TEST(RunConfig, ReadsEveryKindOfValue) {
   const RunConfig c = parse(kModel + R"(
-run: {name: "7", device: cpu, seed: 42, resume: must}
+run: {name: "7", device: cpu, seed: 42, resume: must, matmul_precision: bf16x3}
 data:
   train:
     - plain/path
@@ -81,6 +81,7 @@ sample: {prompts: "Once upon"}
   EXPECT_EQ(c.run.device, DeviceChoice::kCpu);
   EXPECT_EQ(c.run.seed, 42);
   EXPECT_EQ(c.run.resume, ResumeMode::kMust);
+  EXPECT_EQ(c.run.matmul_precision, MatmulPrecision::kBf16x3);
   ASSERT_EQ(c.data.train.size(), 2u);
   EXPECT_EQ(c.data.train[1], (DataSource{"other", 2.5}));
   EXPECT_EQ(c.data.validation, (std::vector<std::string>{"v1", "v2"}));

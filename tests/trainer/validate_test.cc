@@ -187,6 +187,8 @@ TEST(Validate, RefusesOptionsThatWouldBeIgnored) {
       {{"train.evaluate_every_steps=5"},
        "train.evaluate_every_steps=5 needs data.validation, which is empty"},
       {{"sample.prompts=[a]"}, "sample.prompts needs tokenizer.path"},
+      {{"run.matmul_precision=bf16x3", "train.dtype=bf16"},
+       "run.matmul_precision=bf16x3 with train.dtype=bf16, whose products have its own precision; it is for train.dtype=f32"},
       {{"run.device=cuda"},
        "run.device=cuda, but this build has no CUDA or the host no driver; use cpu or auto"}};
   for (const auto& [overrides, message] : cases) EXPECT_EQ(error_of(1, overrides), message);
