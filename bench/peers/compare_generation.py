@@ -3,7 +3,7 @@
 
   python3 -m venv peer && peer/bin/pip install numpy gguf
   CMAKE_ARGS="-DGGML_NATIVE=ON" peer/bin/pip install --no-binary llama-cpp-python llama-cpp-python
-  peer/bin/python bench/peers/llama_cpp.py [--bin build/bin] [--dtype f32|bf16] [--rounds 5] [--threads 2]
+  peer/bin/python bench/peers/compare_generation.py [--bin build/bin] [--dtype f32|bf16] [--rounds 5] [--threads 2]
 
 Writes the Llama 134M shape once as safetensors and as GGUF to --folder. Each round runs bench/generate_bench.cc
 and llama.cpp (its defaults: mapped file, f16 cache), each in a process of its own, warm: prefill of 512 tokens,
@@ -131,13 +131,15 @@ def peer_round(gguf_path, threads, start_only):
         return c.llama_init_from_model(model, p)
 
     def decode(ctx, batch, rows):
-        """rows: (token, position, sequence, wants logits)"""
+        """rows: (token, position, sequence, wants logits). Returns when it began, the batch filled."""
         for i, (token, position, sequence, wants) in enumerate(rows):
             batch.token[i], batch.pos[i], batch.n_seq_id[i] = token, position, 1
             batch.seq_id[i][0], batch.logits[i] = sequence, wants
         batch.n_tokens = len(rows)
+        begin = time.perf_counter()
         if c.llama_decode(ctx, batch) != 0:
             sys.exit("llama_decode failed")
+        return begin
 
     def likeliest(ctx, i):
         return int(np.argmax(np.ctypeslib.as_array(c.llama_get_logits_ith(ctx, i), (V,))))
@@ -157,9 +159,8 @@ def peer_round(gguf_path, threads, start_only):
         batch = c.llama_batch_init(rows, 0, sequences)
         for warm in (True, False):
             c.llama_memory_clear(c.llama_get_memory(ctx), True)
-            start = time.perf_counter()
-            decode(ctx, batch, [((i * 7919 + s * 104729) % V, i, s, i == prompt - 1)
-                                for s in range(sequences) for i in range(prompt)])
+            start = decode(ctx, batch, [((i * 7919 + s * 104729) % V, i, s, i == prompt - 1)
+                                        for s in range(sequences) for i in range(prompt)])
             ids = [likeliest(ctx, s * prompt + prompt - 1) for s in range(sequences)]
             first = time.perf_counter()
             for step in range(1, TOKENS):
