@@ -21,8 +21,9 @@ constexpr int64_t kRowChunk = 64;  // rows of A per copy
 // A thread reads several rows of B at once, each the next of a run of rows of its own: memory serves a
 // processor that follows eight long runs half as fast again as one that follows one (measured: 20 against 13
 // GB/s).
-constexpr int64_t kTaskBytes =
-    1 << 19;  // of B; tasks are taken in turn, so that a thread that is held up delays none
+// Of B. Tasks are taken in turn and become smaller towards the end, so that no thread waits long for another,
+// even if it is held up.
+constexpr int64_t kTaskBytes = 1 << 19, kLastTaskBytes = 1 << 16;
 constexpr int64_t kAheadBytes = 1024;       // how far a run is fetched ahead
 constexpr int64_t kParallelWork = 1 << 17;  // multiply-adds below which one thread is as fast
 
@@ -246,13 +247,24 @@ template <class B, class C>
 void product(int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda, const B* b,
              int64_t ldb, float beta, C* c, int64_t ldc) {
   constexpr int64_t kGrain = 24;  // a multiple of every block's columns
-  const bool parallel = m * n * k > kParallelWork;
-  const int64_t most = kTaskBytes / (k * static_cast<int64_t>(sizeof(B)));
-  const int64_t share = parallel ? n / (4 * omp_get_max_threads()) : n;
-  const int64_t task = (smaller(most, share) / kGrain + 1) * kGrain;
-#pragma omp parallel for schedule(dynamic, 1) if (parallel)
-  for (int64_t j = 0; j < n; j += task)
-    columns_of(m, smaller(task, n - j), k, alpha, a, lda, b + j * ldb, ldb, beta, c + j, ldc);
+  if (m * n * k <= kParallelWork) return columns_of(m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  const int64_t row_bytes = k * static_cast<int64_t>(sizeof(B));
+  const int64_t most = kTaskBytes / row_bytes, least = kLastTaskBytes / row_bytes;
+  int64_t taken = 0;  // columns
+#pragma omp parallel
+  {
+    const int64_t shares = 2 * omp_get_num_threads();
+    const auto size = [&](int64_t j) {
+      const int64_t share = (n - j) / shares, columns = share > most ? most : share < least ? least : share;
+      return smaller((columns / kGrain + 1) * kGrain, n - j);
+    };
+    for (int64_t j = __atomic_load_n(&taken, __ATOMIC_RELAXED); j < n;) {
+      const int64_t columns = size(j);
+      if (!__atomic_compare_exchange_n(&taken, &j, j + columns, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) continue;
+      columns_of(m, columns, k, alpha, a, lda, b + j * ldb, ldb, beta, c + j, ldc);
+      j = __atomic_load_n(&taken, __ATOMIC_RELAXED);
+    }
+  }
 }
 
 }  // namespace
