@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "tensor/rng.h"
@@ -29,6 +30,16 @@ std::vector<Candidate> ranked(std::span<const float> logits, int64_t top_k) {
   return all;
 }
 
+// Of equal ones the first; nothing if it is not finite.
+std::optional<int32_t> likeliest(std::span<const float> logits) {
+  float highest = -std::numeric_limits<float>::infinity();
+  size_t at = 0;
+  for (size_t i = 0; i < logits.size(); ++i)
+    if (logits[i] > highest) highest = logits[at = i];
+  if (!std::isfinite(highest)) return std::nullopt;
+  return static_cast<int32_t>(at);
+}
+
 }  // namespace
 
 void SamplingOptions::validate() const {
@@ -51,19 +62,22 @@ void SamplingOptions::validate() const {
 
 std::optional<int32_t> sample_token(std::span<const float> raw, std::span<const int32_t> history,
                                     const SamplingOptions& options, int64_t sequence) {
-  std::vector<float> logits(raw.begin(), raw.end());
+  std::vector<float> changed;
+  std::span<const float> logits = raw;
   if (options.repetition_penalty != 1) {
+    changed.assign(raw.begin(), raw.end());
+    logits = changed;
     std::vector<int32_t> seen(history.begin(), history.end());
     std::sort(seen.begin(), seen.end());
     seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
     const auto penalty = static_cast<float>(options.repetition_penalty);
     for (int32_t id : seen)
       if (id >= 0 && id < static_cast<int64_t>(logits.size()))
-        logits[id] = logits[id] > 0 ? logits[id] / penalty : logits[id] * penalty;
+        changed[id] = changed[id] > 0 ? changed[id] / penalty : changed[id] * penalty;
   }
-  const std::vector<Candidate> candidates = ranked(logits, options.temperature == 0 ? 1 : options.top_k);
+  if (options.temperature == 0) return likeliest(logits);
+  const std::vector<Candidate> candidates = ranked(logits, options.top_k);
   if (candidates.empty() || !std::isfinite(candidates[0].logit)) return std::nullopt;
-  if (options.temperature == 0) return candidates[0].id;
   std::vector<double> weights(candidates.size());
   double total = 0;
   for (size_t i = 0; i < candidates.size(); ++i)
