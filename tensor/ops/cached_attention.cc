@@ -116,11 +116,12 @@ Tensor cached_attention(const Tensor& qkv, const HeadLayout& layout, const KvBlo
   args.merges = merges.data();
   args.num_merges = static_cast<int64_t>(merges.size());
 
-  // No more threads than items, nor than there is work worth waking them for.
+  // One thread if the others are not worth waking; else all of them, since OpenMP ends the threads that a smaller team
+  // leaves out and a later region would have to start them again.
   constexpr double kWorthAThread = 32e3;
   const double useful = std::min(static_cast<double>(items.size()),
                                  keys_read * static_cast<double>(layout.head_dim) / kWorthAThread);
-  a.threads = static_cast<int>(std::clamp<double>(useful, 1, omp_get_max_threads()));
+  a.threads = useful < 2 ? 1 : omp_get_max_threads();
   a.scratch_stride = cpu::attention_padded(cpu::cached_attention_scratch(layout.head_dim, queries), 16);
   Tensor scratch = empty({a.threads, a.scratch_stride}, DType::kF32);
   a.scratch = scratch.data<float>();
