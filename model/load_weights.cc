@@ -1,6 +1,7 @@
 #include "model/load_weights.h"
 
 #include <cstring>
+#include <exception>
 
 namespace trireme {
 
@@ -49,13 +50,26 @@ void load_weights(const ShardedModel& model, const WeightSource& source) {
 int64_t map_weights(const ShardedModel& model, const WeightSource& source, DType dtype) {
   check_weights(model, source);
   int64_t copied = 0;
+  std::vector<const Parameter*> copies;
   for (const auto& p : model.parameters().all()) {
     p->value = view_of(*p, source, dtype);
     if (p->value.defined()) continue;
     p->value = empty(p->shape, dtype);
-    fill(*p, source);
     copied += static_cast<int64_t>(p->value.num_bytes());
+    copies.push_back(p.get());
   }
+  // By all threads: a large part of a start goes to it and to the pages that it touches for the first time.
+  std::exception_ptr error;
+#pragma omp parallel for schedule(dynamic, 1)
+  for (size_t i = 0; i < copies.size(); ++i) {
+    try {
+      fill(*copies[i], source);
+    } catch (...) {
+#pragma omp critical(map_weights_error)
+      error = std::current_exception();
+    }
+  }
+  if (error) std::rethrow_exception(error);
   return copied;
 }
 

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <numbers>
+#include <vector>
 
 #include "tensor/cpu/rope.h"
 #include "tensor/tape.h"
@@ -63,15 +64,18 @@ RopeTable::RopeTable(int64_t max_positions, int64_t head_dim, const RopeOptions&
   sin_ = empty({max_positions, half}, DType::kF32, device);
   float* c = cos_.data<float>();
   float* s = sin_.data<float>();
+  std::vector<double> frequency(static_cast<size_t>(half));
   for (int64_t i = 0; i < half; ++i) {
     const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(head_dim);
-    const double frequency = scaled_frequency(std::pow(options.theta, exponent), options.scaling);
-    for (int64_t p = 0; p < max_positions; ++p) {
-      const double angle = static_cast<double>(p) * frequency;
+    frequency[i] = scaled_frequency(std::pow(options.theta, exponent), options.scaling);
+  }
+#pragma omp parallel for schedule(static)
+  for (int64_t p = 0; p < max_positions; ++p)
+    for (int64_t i = 0; i < half; ++i) {
+      const double angle = static_cast<double>(p) * frequency[i];
       c[p * half + i] = static_cast<float>(std::cos(angle));
       s[p * half + i] = static_cast<float>(std::sin(angle));
     }
-  }
 }
 
 Tensor rope(const Tensor& qkv, const HeadLayout& layout, const Tensor& positions, const RopeTable& table) {
