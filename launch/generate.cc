@@ -1,3 +1,4 @@
+#include <chrono>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -17,7 +18,7 @@ namespace {
 constexpr char kHelp[] =
     "usage: trireme generate --model DIR --prompt TEXT [--prompt TEXT ...] [OPTIONS]\n\n"
     "Writes what the model goes on with. DIR is a Hugging Face directory or a checkpoint (runs/x/latest). Under mpirun the\n"
-    "model is split over the ranks.\n\n"
+    "model is split over the ranks. How fast it was is said on stderr at the end.\n\n"
     "  --prompts-file F        prompts from a file, one a line\n"
     "  --max-tokens N          new tokens at most (128)\n"
     "  --temperature F         0: always the likeliest token (0.8)\n"
@@ -68,8 +69,36 @@ void print_ids(const std::vector<int32_t>& ids) {
   std::cout << '\n';
 }
 
+using Clock = std::chrono::steady_clock;
+double seconds(Clock::time_point from, Clock::time_point to) { return std::chrono::duration<double>(to - from).count(); }
+
+// When tokens came. Rates count prompts until each of them had its first token, and decoding from there on.
+struct Timing {
+  Clock::time_point start, loaded, first{}, prefilled{}, last{};
+  size_t waiting;  // sequences that have no token yet
+  int64_t decoded = 0;
+
+  void token(bool sequences_first) {
+    const auto now = last = Clock::now();
+    if (first == Clock::time_point{}) first = now;
+    if (sequences_first && --waiting == 0) prefilled = now;
+    if (waiting == 0 && !sequences_first) ++decoded;
+  }
+  void print(int64_t prompt_tokens) const {
+    if (first == Clock::time_point{}) return;  // an end token at once
+    std::fprintf(stderr, "first token after %.3f s, %.3f s of it loading", seconds(start, first), seconds(start, loaded));
+    if (waiting == 0) {
+      std::fprintf(stderr, "; %lld prompt tokens, %.1f a second", static_cast<long long>(prompt_tokens),
+                   static_cast<double>(prompt_tokens) / seconds(loaded, prefilled));
+      if (decoded)
+        std::fprintf(stderr, "; %.1f tokens a second after it", static_cast<double>(decoded) / seconds(prefilled, last));
+    }
+    std::fputc('\n', stderr);
+  }
+};
+
 // One prompt streams as it comes; several are printed whole, each with its prompt, once all are done.
-int generate(Communicator& world, const Arguments& args) {
+int generate(Communicator& world, const Arguments& args, Clock::time_point start) {
   Request request;
   std::string dir;
   ModelConfig config;
@@ -117,7 +146,11 @@ int generate(Communicator& world, const Arguments& args) {
     for (int32_t id : prompt) outputs.back().begin_after(id);
   }
   if (streams) std::cout << request.prompts[0] << std::flush;
+  Timing timing{start, Clock::now(), {}, {}, {}, prompts.size()};
+  std::vector<bool> began(prompts.size());
   const auto results = engine.generate(prompts, request.sampling, [&](size_t sequence, int32_t id) {
+    timing.token(!began[sequence]);
+    began[sequence] = true;
     const std::string more = outputs[sequence].push(id);
     texts[sequence] += more;
     if (streams) std::cout << more << std::flush;
@@ -136,6 +169,9 @@ int generate(Communicator& world, const Arguments& args) {
       std::cout << "[" << i + 1 << "] " << request.prompts[i] << texts[i] << rest << "\n\n";
   }
   std::cout.flush();
+  int64_t prompt_tokens = 0;
+  for (const auto& p : prompts) prompt_tokens += static_cast<int64_t>(p.size());
+  timing.print(prompt_tokens);
   return 0;
 }
 
@@ -150,13 +186,14 @@ int run_generate(const Words& words) {
     std::fputs(kHelp, stdout);
     return 0;
   }
+  const auto start = Clock::now();
   Job job(60);
   return job.run([&] {
     agreed(job.world(), [&] {
       check<ConfigError>(args.rest().empty(), "generate: \"", args.rest().empty() ? "" : args.rest()[0],
                          "\" is not an option; prompts are given as --prompt TEXT");
     });
-    return generate(job.world(), args);
+    return generate(job.world(), args, start);
   });
 }
 
