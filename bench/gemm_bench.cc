@@ -5,8 +5,10 @@
 //
 // "ratio" is the best backend's time over the chosen one's: 1.00 where the table is right. save=FILE writes the table
 // that these measurements give. Backends of one shape are interleaved, so ratios hold on a busy machine too; absolute
-// rates do not, and by=best, the fastest round of each, is then the better guide. precision=all times f32 operands in bf16x3 and bf16
-// beside the backends, where the machine can (see tensor/gemm.h). With up to 32 rows the weights are read from memory, as in decoding, and GB/s counts their bytes.
+// rates do not, and by=best, the fastest round of each, is then the better guide. precision=all times f32 operands in bf16x3
+// and bf16 beside the backends, where the machine can (see tensor/gemm.h). With up to 32 rows the weights are read from
+// memory, as in decoding, and GB/s counts their bytes. `train` also sets the input gradient of the head, 50257 terms a sum,
+// beside one plain sgemm of all of them.
 #include <omp.h>
 
 #include <algorithm>
@@ -17,7 +19,9 @@
 #include <vector>
 
 #include "base/error.h"
+#include "bench/arguments.h"
 #include "bench/row.h"
+#include "tensor/cpu/onednn_gemm.h"
 #include "tensor/gemm_table.h"
 #include "tensor/memory_rate.h"
 
@@ -55,6 +59,25 @@ std::vector<Product> decoding(DType t) {
   for (int64_t rows : {1, 2, 4, 8, 16, 32, 64})
     for (const Layer& l : kLayers) products.push_back({l.name, {false, true, rows, l.out, l.in, t, t}});
   return products;
+}
+
+// The input gradient of the head, in turns with one call of the library.
+void head_input_gradient(int64_t tokens, int rounds) {
+  const GemmShape s{false, false, tokens, 768, 50257};
+  const std::vector<float> a(static_cast<size_t>(s.m * s.k), 0.5f), b(static_cast<size_t>(s.k * s.n), 0.25f);
+  std::vector<float> c(static_cast<size_t>(s.m * s.n));
+  std::vector<double> ours, plain;
+  for (int i = 0; i <= rounds; ++i) {
+    const double begin = omp_get_wtime();
+    gemm(s, 1, a.data(), s.k, b.data(), s.n, 0, c.data(), s.n);
+    const double middle = omp_get_wtime();
+    cpu::onednn_sgemm(false, false, s.m, s.n, s.k, 1, a.data(), s.k, b.data(), s.n, 0, c.data(), s.n);
+    if (i == 0) continue;
+    ours.push_back(middle - begin);
+    plain.push_back(omp_get_wtime() - middle);
+  }
+  print_row({.bench = "gemm", .what = text("input gradient of the head, ", tokens, " tokens"), .ours_s = median(ours),
+             .peer = "one plain sgemm", .peer_s = median(plain)});
 }
 
 int run(int argc, char** argv) {
@@ -146,6 +169,8 @@ int run(int argc, char** argv) {
   for (const auto& [b, times] : reduced_total)
     std::printf("f32 products once: chosen %.1f ms, %s %.1f ms, %.2f times as fast\n", times.first * 1e3,
                 std::string(name_of(b)).c_str(), times.second * 1e3, times.first / times.second);
+  if (train && types[0] == DType::kF32)
+    for (const int64_t tokens : {256, 1024}) head_input_gradient(tokens, rounds);
   if (!save.empty()) table.save(save);
   return 0;
 }

@@ -9,8 +9,8 @@
 
 #include "bench/arguments.h"
 #include "bench/row.h"
+#include "bench/workload.h"
 #include "comm/mpi.h"
-#include "tensor/rng.h"
 #include "tensor/threads.h"
 #include "trainer/model_section.h"
 #include "trainer/predict.h"
@@ -18,25 +18,6 @@
 
 namespace trireme {
 namespace {
-
-TokenBatch random_batch(int64_t batch, int64_t length, int64_t vocabulary, uint64_t seed) {
-  const int64_t n = batch * length;
-  TokenBatch b;
-  b.ids = empty({n}, DType::kI32);
-  b.labels = empty({n}, DType::kI32);
-  b.positions = empty({n}, DType::kI32);
-  b.row_keys = zeros({n}, DType::kI64);
-  b.segments.starts = empty({batch + 1}, DType::kI32);
-  b.segments.longest = length;
-  for (int64_t i = 0; i < n; ++i) {
-    const auto words = philox(seed, 0, static_cast<uint64_t>(i), 0);
-    b.ids.data<int32_t>()[i] = static_cast<int32_t>(words[0] % static_cast<uint32_t>(vocabulary));
-    b.labels.data<int32_t>()[i] = static_cast<int32_t>(words[1] % static_cast<uint32_t>(vocabulary));
-    b.positions.data<int32_t>()[i] = static_cast<int32_t>(i % length);
-  }
-  for (int64_t s = 0; s <= batch; ++s) b.segments.starts.data<int32_t>()[s] = static_cast<int32_t>(s * length);
-  return b;
-}
 
 // The median of a few steps of the slowest rank.
 double measured(Communicator& world, const RunConfig& config, const ModelConfig& model_config, const RunPlan& plan) {

@@ -4,58 +4,26 @@
 //   mpirun -np 2 step_bench batch=2 ...                                                          data parallel, batch a rank
 // Prints the median step, tokens/s of all ranks, what of the step was forward and backward, reductions, update, and the
 // memory: counted before the run, tensors at their peak, resident at its peak. clip=0 does not clip gradients.
-// paced=1 takes one step for each line of standard input and answers with its milliseconds (see peers/compare_steps.py).
+// paced=FOLDER takes one step for each line that rank R reads from FOLDER/R, and rank 0 answers with its milliseconds (see
+// peers/compare_steps.py): ranks that are not asked sleep, so that other programs can be timed between.
 #include <sys/resource.h>
 
 #include <chrono>
 #include <cstdio>
+#include <fstream>
 #include <string>
 
 #include "bench/arguments.h"
+#include "bench/workload.h"
 #include "comm/mpi.h"
 #include "model/cost.h"
 #include "tensor/allocator.h"
 #include "tensor/gemm_table.h"
-#include "tensor/rng.h"
 #include "tensor/threads.h"
 #include "trainer/train_step.h"
 
 namespace trireme {
 namespace {
-
-ModelConfig gpt2_124m() {
-  ModelConfig c;
-  c.model_type = "gpt2";
-  c.vocab_size = 50257;
-  c.hidden_size = 768;
-  c.num_hidden_layers = c.num_attention_heads = c.num_key_value_heads = 12;
-  c.head_dim = 64;
-  c.intermediate_size = 3072;
-  c.max_position_embeddings = 1024;
-  c.hidden_act = "gelu_new";
-  c.tie_word_embeddings = c.attention_bias = c.mlp_bias = true;
-  return c;
-}
-
-TokenBatch random_batch(int64_t batch, int64_t length, int64_t vocabulary, uint64_t seed) {
-  const int64_t n = batch * length;
-  TokenBatch b;
-  b.ids = empty({n}, DType::kI32);
-  b.labels = empty({n}, DType::kI32);
-  b.positions = empty({n}, DType::kI32);
-  b.row_keys = empty({n}, DType::kI64);
-  b.segments.starts = empty({batch + 1}, DType::kI32);
-  b.segments.longest = length;
-  for (int64_t i = 0; i < n; ++i) {
-    const auto words = philox(seed, 0, static_cast<uint64_t>(i), 0);
-    b.ids.data<int32_t>()[i] = static_cast<int32_t>(words[0] % vocabulary);
-    b.labels.data<int32_t>()[i] = static_cast<int32_t>(words[1] % vocabulary);
-    b.positions.data<int32_t>()[i] = static_cast<int32_t>(i % length);
-    b.row_keys.data<int64_t>()[i] = i;
-  }
-  for (int64_t s = 0; s <= batch; ++s) b.segments.starts.data<int32_t>()[s] = static_cast<int32_t>(s * length);
-  return b;
-}
 
 // VmHWM: the most memory this process has held.
 double peak_resident_mib() {
@@ -96,16 +64,23 @@ int run(Communicator& world, const BenchArguments& args) {
   for (int64_t m = 0; m < micro_batches; ++m)
     batches.push_back(random_batch(batch, length, config.vocab_size, 7 + m + 100 * mesh.dp().rank()));
   std::vector<double> total, work, reduce, update;
-  if (number("paced", 0)) {
+  if (const std::string folder = args.word("paced", ""); !folder.empty()) {
     for (int64_t i = 1; i <= 2; ++i) train.run(batches, 1e-4, i);
-    std::puts("ready");
-    std::fflush(stdout);
+    world.barrier();
+    if (world.rank() == 0) {
+      std::puts("ready");
+      std::fflush(stdout);
+    }
+    std::ifstream asked(folder + "/" + std::to_string(world.rank()));
+    check<FileError>(asked.good(), folder, "/", world.rank(), ": cannot be opened");
     int64_t step = 3;
-    for (int c; (c = std::getchar()) != EOF;) {
-      if (c != '\n') continue;
+    for (std::string line; std::getline(asked, line); ++step) {
+      world.barrier();
       const auto begin = std::chrono::steady_clock::now();
-      train.run(batches, 1e-4, step++);
+      train.run(batches, 1e-4, step);
+      world.barrier();
       const double s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+      if (world.rank() != 0) continue;
       std::printf("%.3f %.0f\n", s * 1e3, peak_resident_mib());
       std::fflush(stdout);
     }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "tensor/cpu/transpose.h"
 #include "tensor/rng.h"
 
 namespace trireme {
@@ -29,34 +30,28 @@ void require_fits(const Tensor& box_values, const Piece& piece, const Tensor& lo
   TRIREME_ASSERT(piece.box.rank() == 1 || piece.box.length[piece.transposed ? 0 : 1] == local.dim(1));
 }
 
-// A transposed piece, in tiles whose rows and columns both stay in the first cache level.
-template <class T>
-void copy_elements(const T* from, T* to, const Piece& piece, const Shape& local, bool in) {
-  constexpr int64_t kTile = 32;
-  const int64_t rows = piece.box.length[0], columns = piece.box.length[1], width = local[1];
-  for (int64_t i0 = 0; i0 < rows; i0 += kTile)
-    for (int64_t j0 = 0; j0 < columns; j0 += kTile)
-      for (int64_t j = j0; j < std::min(j0 + kTile, columns); ++j)
-        for (int64_t i = i0; i < std::min(i0 + kTile, rows); ++i) {
-          const int64_t at = (piece.row + j) * width + i, in_box = i * columns + j;
-          if (in) to[at] = from[in_box];
-          else to[in_box] = from[at];
-        }
+void copy_bytes(void* to, const void* from, int64_t num_bytes) {
+  constexpr int64_t kPart = 1 << 20;
+#pragma omp parallel for schedule(static) if (num_bytes > 2 * kPart)
+  for (int64_t at = 0; at < num_bytes; at += kPart)
+    std::memcpy(static_cast<char*>(to) + at, static_cast<const char*>(from) + at,
+                static_cast<size_t>(std::min(kPart, num_bytes - at)));
 }
 
 void copy_piece(const void* from, void* to, const Piece& piece, const Tensor& local, bool in) {
   const size_t element = size_of(local.dtype());
   if (!piece.transposed) {  // whole rows, one after another, on both sides
-    const size_t row_bytes = element * (local.rank() == 2 ? local.dim(1) : 1);
-    const size_t offset = piece.row * row_bytes, bytes = piece.rows() * row_bytes;
-    if (bytes == 0) return;
-    if (in) std::memcpy(static_cast<char*>(to) + offset, from, bytes);
-    else std::memcpy(to, static_cast<const char*>(from) + offset, bytes);
-  } else if (element == 4) {
-    copy_elements(static_cast<const uint32_t*>(from), static_cast<uint32_t*>(to), piece, local.shape(), in);
+    const int64_t row_bytes = static_cast<int64_t>(element) * (local.rank() == 2 ? local.dim(1) : 1);
+    const int64_t offset = piece.row * row_bytes;
+    if (in) copy_bytes(static_cast<char*>(to) + offset, from, piece.rows() * row_bytes);
+    else copy_bytes(to, static_cast<const char*>(from) + offset, piece.rows() * row_bytes);
   } else {
-    TRIREME_ASSERT(element == 2);
-    copy_elements(static_cast<const uint16_t*>(from), static_cast<uint16_t*>(to), piece, local.shape(), in);
+    const int64_t rows = piece.box.length[0], columns = piece.box.length[1], width = local.dim(1);
+    const size_t offset = static_cast<size_t>(piece.row * width) * element;
+    if (in)
+      cpu::transpose(from, columns, static_cast<char*>(to) + offset, width, rows, columns, static_cast<int64_t>(element));
+    else
+      cpu::transpose(static_cast<const char*>(from) + offset, width, to, columns, columns, rows, static_cast<int64_t>(element));
   }
 }
 

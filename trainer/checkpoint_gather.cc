@@ -73,12 +73,13 @@ void StageGather::gather(const std::vector<Tensor>& whole) const {
   for (int r = 0; r < tp.size(); ++r)
     for (size_t i = 0; i < placed_[r].size(); ++i) {
       const Placed& at = placed_[r][i];
-      const Tensor part = empty(shape_of(at.box), dtype_);
+      const bool all_of_it = at.box.numel() == whole[at.tensor].numel();
+      const Tensor part = all_of_it ? whole[at.tensor].reshape(shape_of(at.box)) : empty(shape_of(at.box), dtype_);
       if (r == 0)
         copy_piece_out(mine_[i].parameter->value, *mine_[i].piece, part);
       else
         tp.recv(part, r, kTag).wait();
-      paste_box(part, at.box, whole[at.tensor]);
+      if (!all_of_it) paste_box(part, at.box, whole[at.tensor]);
     }
 }
 
