@@ -1,5 +1,5 @@
 // Speed of the MPI backend's collectives and messages, each beside the same call of MPI and beside a floor, in one run:
-//   mpirun -np 2 --bind-to none build/bin/comm_bench [way=in_place|windows|mpi] [rounds=15]
+//   mpirun -np 2 --bind-to none build/bin/comm_bench [way=in_place|windows|mpi] [rounds=15] [hosts=1]
 // Ranks of one host work on each other's tensors in place; with way=windows through windows of shared memory, with way=mpi
 // through MPI alone. A line a call and size: median time over rounds of the slowest rank, GB/s of payload (the larger of
 // the rank's input and output), and how many times faster it is than
@@ -8,7 +8,8 @@
 //          between two spinning barriers; reduce_scatter and all_gather: the bytes that a rank must read and write, at the
 //          rate at which the ranks together copy memory of that size, right then, past the caches where that is faster, and
 //          two barriers: inputs must be there before they are read, and may change after they were.
-// All are interleaved round by round.
+// All are interleaved round by round. With hosts=2 ranks take themselves to be on so many hosts, a block of ranks on each;
+// the last column is then how many times faster a call is than the same one through MPI alone.
 #include <immintrin.h>
 #include <mpi.h>
 
@@ -100,13 +101,20 @@ int run(const BenchArguments& arguments) {
                      "; give in_place, windows or mpi");
   check<ConfigError>(__builtin_cpu_supports("avx512f"), "the floor of comm_bench needs a processor with AVX-512");
   const int64_t rounds = std::max<int64_t>(arguments.number("rounds", 15), 1);
-  const auto world = make_mpi_world({.share_memory = way != "mpi", .in_place = way != "windows"});
-  const int n = world->size(), next = (world->rank() + 1) % n, previous = (world->rank() + n - 1) % n;
-  if (world->rank() == 0)
-    std::printf("%d ranks, %s\n%-15s %11s %12s %9s %8s %9s\n", n, way.c_str(), "call", "bytes", "median us", "GB/s",
-                "x MPI", "of floor");
+  int rank = 0, ranks = 1;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  MPI_Comm_size(MPI_COMM_WORLD, &ranks);
+  const int hosts = static_cast<int>(arguments.number("hosts", 1));
+  check<ConfigError>(hosts >= 1 && hosts <= ranks, "hosts=", hosts, "; give 1 to ", ranks, ", the number of ranks");
+  const std::string host = hosts == 1 ? "" : text("host", static_cast<int64_t>(rank) * hosts / ranks);
+  const auto world = make_mpi_world({.share_memory = way != "mpi", .in_place = way != "windows", .host = host});
+  const auto flat = hosts == 1 ? nullptr : make_mpi_world({.share_memory = false, .host = host});
+  const int n = ranks, next = (rank + 1) % n, previous = (rank + n - 1) % n;
+  if (rank == 0)
+    std::printf("%d ranks on %d hosts, %s\n%-15s %11s %12s %9s %8s %9s\n", n, hosts, way.c_str(), "call", "bytes",
+                "median us", "GB/s", "x MPI", hosts == 1 ? "of floor" : "x flat");
   constexpr int64_t kMost = int64_t{64} << 20;
-  Floor floor(world->rank(), n, 2 * kMost);
+  Floor floor(rank, n, 2 * kMost);
   for (int64_t bytes = 1024; bytes <= kMost; bytes *= 4) {
     const int64_t count = std::max<int64_t>(1, bytes / 64 / n) * 16 * n;  // whole vectors for the floor
     const size_t payload = static_cast<size_t>(count) * 4, share = payload / n;
@@ -116,20 +124,21 @@ int run(const BenchArguments& arguments) {
       const char* name;
       std::function<void()> run;
       int mpi = -1, floor = -1;  // which of the others it is compared with
+      int flat = -1;
       double copies = 1;         // of its bytes, if that is the copy
       std::vector<double> times{};
     };
-    enum { kSum, kSumBf16, kScatter, kGather, kMessage, kMpiSum, kMpiScatter, kMpiGather, kMpiMessage, kFloorSum, kCopy,
-           kCopyPast, kBarrier };
+    enum { kSum, kSumBf16, kScatter, kGather, kMessage, kMpiSum, kMpiScatter, kMpiGather, kMpiMessage, kFlatSum,
+           kFlatSumBf16, kFlatScatter, kFlatGather, kFloorSum, kCopy, kCopyPast, kBarrier };
     const int elements = static_cast<int>(count), part_elements = static_cast<int>(count / n);
     // A rank of reduce_scatter reads `share` of all ranks and writes `share`; of all_gather it reads and writes `payload`;
     // a copy reads and writes `payload`.
     const double scatter_bytes = static_cast<double>(payload + share) / (2.0 * static_cast<double>(payload));
-    Call calls[] = {
-        {"all_reduce", [&] { world->all_reduce(t); }, kMpiSum, kFloorSum},
-        {"all_reduce bf16", [&] { world->all_reduce(half); }},
-        {"reduce_scatter", [&] { world->reduce_scatter(t, part); }, kMpiScatter, kCopy, scatter_bytes},
-        {"all_gather", [&] { world->all_gather(part, t); }, kMpiGather, kCopy},
+    std::vector<Call> calls = {
+        {"all_reduce", [&] { world->all_reduce(t); }, kMpiSum, kFloorSum, kFlatSum},
+        {"all_reduce bf16", [&] { world->all_reduce(half); }, -1, -1, kFlatSumBf16},
+        {"reduce_scatter", [&] { world->reduce_scatter(t, part); }, kMpiScatter, kCopy, kFlatScatter, scatter_bytes},
+        {"all_gather", [&] { world->all_gather(part, t); }, kMpiGather, kCopy, kFlatGather},
         {"send+recv", [&] {
            Work r = world->recv(in, previous, 0), s = world->send(t, next, 0);
            r.wait();
@@ -148,28 +157,43 @@ int run(const BenchArguments& arguments) {
            MPI_Sendrecv(t.raw(), elements, MPI_FLOAT, next, 0, in.raw(), elements, MPI_FLOAT, previous, 0, MPI_COMM_WORLD,
                         MPI_STATUS_IGNORE);
          }},
+        {"flat: sum", [&] { flat->all_reduce(t); }},
+        {"flat: sum bf16", [&] { flat->all_reduce(half); }},
+        {"flat: scatter", [&] { flat->reduce_scatter(t, part); }},
+        {"flat: gather", [&] { flat->all_gather(part, t); }},
         {"floor: sum", [&] { floor.all_reduce(count); }},
         {"floor: copy", [&] { floor.copy(count); }},
         {"floor: copy nt", [&] { floor.copy_past(count); }},
         {"floor: barrier", [&] { floor.exchange(); }},
     };
+    // The floor's barriers only spin, which with more ranks than cores takes for ever.
+    const auto left_out = [&](const Call& call) {
+      return std::string_view(call.name).starts_with(flat ? "floor" : "flat");
+    };
     const int repeats = static_cast<int>(std::clamp<int64_t>((int64_t{32} << 20) / bytes, 1, 500));
     for (int64_t round = -2; round < rounds; ++round)
       for (Call& call : calls) {
+        if (left_out(call)) continue;
         const double s = seconds_of(call.run, repeats);
         if (round >= 0) call.times.push_back(s);
       }
-    if (world->rank() != 0) continue;
-    const double copy = std::min(median(calls[kCopy].times), median(calls[kCopyPast].times));
-    const double barrier = median(calls[kBarrier].times);
+    if (rank != 0) continue;
+    const auto floor_of = [&](const Call& call) {
+      if (call.floor != kCopy) return median(calls[call.floor].times);
+      const double copy = std::min(median(calls[kCopy].times), median(calls[kCopyPast].times));
+      return 2 * median(calls[kBarrier].times) + copy * call.copies;
+    };
     for (const Call& call : calls) {
+      if (left_out(call)) continue;
       const double s = median(call.times);
       std::printf("%-15s %11lld %12.1f %9.2f", call.name, static_cast<long long>(payload), s * 1e6,
                   static_cast<double>(payload) * 1e-9 / s);
-      if (call.mpi >= 0) std::printf(" %8.2f", median(calls[call.mpi].times) / s);
-      if (call.floor >= 0)
-        std::printf(" %9.2f",
-                    (call.floor == kCopy ? 2 * barrier + copy * call.copies : median(calls[call.floor].times)) / s);
+      if (call.mpi >= 0)
+        std::printf(" %8.2f", median(calls[call.mpi].times) / s);
+      else if (call.flat >= 0)
+        std::printf(" %8s", "");
+      if (flat && call.flat >= 0) std::printf(" %9.2f", median(calls[call.flat].times) / s);
+      if (!flat && call.floor >= 0) std::printf(" %9.2f", floor_of(call) / s);
       std::printf("\n");
     }
   }
@@ -182,7 +206,7 @@ int run(const BenchArguments& arguments) {
 int main(int argc, char** argv) {
   trireme::MpiEnvironment mpi;
   try {
-    return trireme::run(trireme::BenchArguments(argc, argv, {"way", "rounds"}));
+    return trireme::run(trireme::BenchArguments(argc, argv, {"way", "rounds", "hosts"}));
   } catch (const std::exception& e) {
     trireme::abort_job(1, e.what());
   }

@@ -7,8 +7,8 @@
 // order on one communicator; different communicators are independent, and may be used at once from different threads.
 // Tensors must live and stay untouched until the call returns or the Work is waited for.
 //
-// Sums of bf16 and f16 are accumulated in f32 and rounded once. For the same inputs, every rank receives the same bits,
-// whatever the backend does, and two runs give the same bits.
+// Sums of bf16 and f16 are accumulated in f32 and rounded once. For the same inputs and the same ranks on each host, every
+// rank receives the same bits, whatever the backend does, and two runs give the same bits.
 //
 // Errors: a peer that fails, a peer that never arrives (timeout), and mismatched shapes throw CommError naming the
 // communicator, the operation, and the rank at fault.

@@ -60,17 +60,6 @@ void futex_wake(std::atomic<uint32_t>& word) {
 
 constexpr size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
-// Part `part` of n elements cut in `parts`: equal up to the last, and whole cache lines, so that no line has two writers.
-struct Range {
-  int64_t begin, count;
-};
-Range part_of(int64_t n, int parts, int part, size_t element) {
-  const int64_t line = static_cast<int64_t>(kLine / element);
-  const int64_t each = (n + parts * line - 1) / (parts * line) * line;
-  const int64_t begin = std::min(n, each * part);
-  return {begin, std::min(n, begin + each) - begin};
-}
-
 int64_t slices_of(int64_t count, int64_t slice) { return std::max<int64_t>(1, (count + slice - 1) / slice); }
 
 Stores stores_for(size_t written) { return written >= kStreamedBytes ? Stores::kPastCaches : Stores::kCached; }
@@ -79,6 +68,13 @@ Stores stores_for(size_t written) { return written >= kStreamedBytes ? Stores::k
 constexpr uint64_t kOutOfReach = ~uint64_t{0}, kPosted = kOutOfReach - 1;
 
 }  // namespace
+
+Range part_of(int64_t n, int parts, int part, size_t element) {
+  const int64_t line = static_cast<int64_t>(kLine / element);
+  const int64_t each = (n + parts * line - 1) / (parts * line) * line;
+  const int64_t begin = std::min(n, each * part);
+  return {begin, std::min(n, begin + each) - begin};
+}
 
 // Two are used in turn: a rank may post its next call while a slow one still reads the last. That one has been read by all
 // once they have posted the next.
@@ -178,6 +174,11 @@ void HostGroup::meet_all(const Head& head, Met met) {
 
 void HostGroup::barrier() {
   meet_all({}, [](int, const Head&) {});
+}
+
+void HostGroup::barrier(bool background) {
+  background_ = background;
+  barrier();
 }
 
 void HostGroup::wait_for(int rank) {

@@ -31,6 +31,12 @@ struct HostMemory {
   std::vector<uintptr_t> bases;  // of each rank, in order
 };
 
+// Part `part` of n elements cut in `parts`: equal up to the last, and whole cache lines, so that no line has two writers.
+struct Range {
+  int64_t begin, count;
+};
+Range part_of(int64_t n, int parts, int part, size_t element);
+
 class HostGroup {
  public:
   static constexpr int kMostRanks = 256;  // so that a part of a slice is not too small
@@ -45,6 +51,8 @@ class HostGroup {
             std::function<void()> waiting);
 
   void run(const Collective& collective);
+  // All ranks of the group arrive. Those in the background leave the core to others while they wait.
+  void barrier(bool background);
 
   // Wakes ranks that sleep in a barrier, so that they call `waiting`. From any rank or thread.
   static void wake(void* segment, int size);

@@ -3,6 +3,7 @@
 #include <mpi.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <exception>
 #include <iostream>
@@ -14,6 +15,7 @@
 #include "comm/mpi_collectives.h"
 #include "comm/mpi_job.h"
 #include "comm/self.h"
+#include "comm/two_level.h"
 
 namespace trireme {
 namespace {
@@ -26,12 +28,17 @@ class MpiBackend final : public Backend {
       : job_(std::move(job)), options_(options), info_(std::move(info)), comm_(std::move(comm)),
         transfer_comm_(MpiComm::duplicate_of(comm_->get())),
         label_(text("comm[", info_.name, " ", info_.rank, "/", size(), ", host ", job_->host(job_->world_rank()), "]")),
-        collectives_(comm_->get(), label_) {
-    if (options.share_memory && size() <= HostGroup::kMostRanks && job_->on_one_host(info_.world_ranks))
+        layout_(HostLayout::of(hosts(), info_.rank)), collectives_(comm_->get(), layout_, label_) {
+    if (options.share_memory && size() <= HostGroup::kMostRanks && layout_.hosts.size() == 1)
       segment_ = share_one_file(comm_->get(), HostGroup::num_bytes(size()));
     if (segment_)
       host_group_ = std::make_unique<HostGroup>(segment_->data(), info_.rank, size(), label_, job_->crowded(),
                                                 job_->memory_of(info_.world_ranks), nullptr);
+    if (options.share_memory && options.in_place) {
+      std::vector<int> here;
+      for (int r : layout_.here()) here.push_back(info_.world_ranks[r]);
+      two_level_ = TwoLevel::make(comm_->get(), layout_, job_->memory_of(here), label_, job_->crowded());
+    }
     int* most = nullptr;
     int found = 0;
     MPI_Comm_get_attr(transfer_comm_->get(), MPI_TAG_UB, &most, &found);
@@ -39,10 +46,14 @@ class MpiBackend final : public Backend {
   }
 
   void run(const Collective& c) override {
-    if (host_group_)
-      host_group_->run(c);
+    if (host_group_) return host_group_->run(c);
+    if (!two_level_) return collectives_.run(c);
+    if (collectives_.start(c, two_level_->place_of(c, size()))) return;
+    const std::span<const uint64_t> places = collectives_.places();
+    if (two_level_->takes(c) && std::find(places.begin(), places.end(), TwoLevel::kOutOfReach) == places.end())
+      two_level_->run(c, places);
     else
-      collectives_.run(c);
+      collectives_.finish(c);
   }
 
   std::shared_ptr<Backend> split(int color, int key, const std::string& name) override {
@@ -76,12 +87,20 @@ class MpiBackend final : public Backend {
   bool give_up() override { return false; }
 
  private:
+  std::vector<std::string> hosts() const {
+    std::vector<std::string> names;
+    for (int r : info_.world_ranks) names.push_back(job_->host(r));
+    return names;
+  }
+
   std::shared_ptr<MpiJob> job_;
   MpiWorldOptions options_;
   GroupInfo info_;
   std::unique_ptr<MpiComm> comm_, transfer_comm_;
   std::string label_;
+  HostLayout layout_;
   MpiCollectives collectives_;
+  std::unique_ptr<TwoLevel> two_level_;
   std::shared_ptr<MemoryFile> segment_;
   std::unique_ptr<HostGroup> host_group_;
   int largest_tag_ = 32767;  // what the standard promises

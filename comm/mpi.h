@@ -33,7 +33,8 @@ struct MpiWorldOptions {
   // Communicators whose ranks are all on one host exchange data through memory they share. False: through MPI always.
   bool share_memory = true;
   // Large tensors made from now on lie in memory that the other ranks of the host reach, so that collectives work on them
-  // in place; once on, this stays for the process. False: through windows.
+  // in place, on several hosts too (comm/two_level.h); once on, this stays for the process. False: through windows, and
+  // across hosts through MPI alone.
   bool in_place = true;
   // What this rank takes for the name of its host; empty: the system's. Ranks of one host that give different names
   // communicate as if they were on several: for tests.

@@ -6,6 +6,7 @@
 
 #include "comm/mpi_check.h"
 #include "comm/reduce.h"
+#include "comm/strided_block.h"
 
 namespace trireme {
 namespace {
@@ -16,36 +17,23 @@ constexpr size_t kChunkPartBytes = size_t{128} << 10;
 constexpr size_t kMostChunkBytes = size_t{4} << 20;
 constexpr size_t kMediumBytes = size_t{32} << 10;  // of all ranks: one all-gather is faster than two steps
 
-// Blocks of `bytes`, one a rank, that stand `stride` bytes apart, as an MPI type: strides need not fit an int.
-class StridedBlock {
- public:
-  StridedBlock(size_t bytes, size_t stride, const std::string& label) {
-    MPI_Datatype block;
-    check_mpi(MPI_Type_contiguous(static_cast<int>(bytes), MPI_BYTE, &block), "MPI_Type_contiguous", label);
-    const int code = MPI_Type_create_resized(block, 0, static_cast<MPI_Aint>(stride), &type_);
-    MPI_Type_free(&block);
-    check_mpi(code, "MPI_Type_create_resized", label);
-    check_mpi(MPI_Type_commit(&type_), "MPI_Type_commit", label);
-  }
-  ~StridedBlock() {
-    if (type_ != MPI_DATATYPE_NULL) MPI_Type_free(&type_);
-  }
-  StridedBlock(const StridedBlock&) = delete;
-  MPI_Datatype get() const { return type_; }
-
- private:
-  MPI_Datatype type_ = MPI_DATATYPE_NULL;
-};
-
 }  // namespace
 
-MpiCollectives::MpiCollectives(MPI_Comm comm, std::string label) : comm_(comm), label_(std::move(label)) {
+MpiCollectives::MpiCollectives(MPI_Comm comm, const HostLayout& layout, std::string label)
+    : comm_(comm), label_(std::move(label)) {
   static_assert(sizeof(Packet) == Packet::kBytes && std::is_trivially_copyable_v<Packet>);
   MPI_Comm_rank(comm, &rank_);
   MPI_Comm_size(comm, &size_);
   chunk_bytes_ = std::min(kChunkPartBytes * size_, kMostChunkBytes);
   packets_.resize(size_);
   parts_.resize(size_);
+  places_.resize(size_);
+  turn_of_.resize(size_);
+  int turn = 0;
+  for (const auto& host : layout.hosts) {
+    host_sizes_.push_back(static_cast<int>(host.size()));
+    for (int r : host) turn_of_[r] = turn++;
+  }
   for (auto* v : {&send_counts_, &send_offsets_, &recv_counts_, &recv_offsets_}) v->resize(size_);
 }
 
@@ -54,8 +42,11 @@ std::byte* MpiCollectives::staging(size_t num_bytes) {
   return staging_.data();
 }
 
-void MpiCollectives::run(const Collective& c) {
-  if (exchange_packets(c)) return;
+void MpiCollectives::reduce(void* out, int64_t n, const OpCall& call) {
+  reduce_in_groups(parts_, host_sizes_, out, n, call.dtype, call.op);
+}
+
+void MpiCollectives::finish(const Collective& c) {
   switch (c.kind) {
     case OpKind::kAllReduce:
       if (c.count * size_of(c.call.dtype) * size_ <= kMediumBytes) return all_reduce_medium(c);
@@ -68,12 +59,13 @@ void MpiCollectives::run(const Collective& c) {
   }
 }
 
-bool MpiCollectives::exchange_packets(const Collective& c) {
+bool MpiCollectives::start(const Collective& c, uint64_t place) {
   const bool parted = c.kind == OpKind::kReduceScatter || c.kind == OpKind::kAllToAll;
   const size_t in_bytes = static_cast<size_t>(c.count) * size_of(c.call.dtype) * (parted ? size_ : 1);
   const bool fits = in_bytes <= Packet::kCapacity;
   Packet& mine = packets_[rank_];
   mine.call = c.call;
+  mine.place = place;
   if (fits) copy_bytes(mine.payload, c.in, in_bytes);
   check_mpi(MPI_Allgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, packets_.data(), Packet::kBytes, MPI_BYTE, comm_),
             "MPI_Allgather", label_);
@@ -82,6 +74,7 @@ bool MpiCollectives::exchange_packets(const Collective& c) {
                      packets_[0].call, ", rank ", r, " called ", packets_[r].call,
                      "; every rank must make the same calls in the same order (this rank: ", c.call, ")");
   if (fits) finish_from_packets(c, in_bytes);
+  for (int r = 0; r < size_; ++r) places_[r] = packets_[r].place;
   return fits;
 }
 
@@ -90,11 +83,11 @@ void MpiCollectives::finish_from_packets(const Collective& c, size_t in_bytes) {
   std::byte* out = static_cast<std::byte*>(c.out);
   switch (c.kind) {
     case OpKind::kAllReduce:
-      for (int r = 0; r < size_; ++r) parts_[r] = packets_[r].payload;
-      return reduce_in_rank_order(parts_, out, c.count, c.call.dtype, c.call.op);
+      for (int r = 0; r < size_; ++r) parts_[turn_of_[r]] = packets_[r].payload;
+      return reduce(out, c.count, c.call);
     case OpKind::kReduceScatter:
-      for (int r = 0; r < size_; ++r) parts_[r] = packets_[r].payload + rank_ * part_bytes;
-      return reduce_in_rank_order(parts_, out, c.count, c.call.dtype, c.call.op);
+      for (int r = 0; r < size_; ++r) parts_[turn_of_[r]] = packets_[r].payload + rank_ * part_bytes;
+      return reduce(out, c.count, c.call);
     case OpKind::kAllGather:
       for (int r = 0; r < size_; ++r) copy_bytes(out + r * in_bytes, packets_[r].payload, in_bytes);
       return;
@@ -113,8 +106,8 @@ void MpiCollectives::all_reduce_medium(const Collective& c) {
   check_mpi(MPI_Allgather(c.in, static_cast<int>(num_bytes), MPI_BYTE, all, static_cast<int>(num_bytes), MPI_BYTE,
                           comm_),
             "MPI_Allgather", label_);
-  for (int r = 0; r < size_; ++r) parts_[r] = all + r * num_bytes;
-  reduce_in_rank_order(parts_, c.out, c.count, c.call.dtype, c.call.op);
+  for (int r = 0; r < size_; ++r) parts_[turn_of_[r]] = all + r * num_bytes;
+  reduce(c.out, c.count, c.call);
 }
 
 void MpiCollectives::all_reduce(const Collective& c) {
@@ -133,12 +126,12 @@ void MpiCollectives::all_reduce(const Collective& c) {
     for (int r = 0; r < size_; ++r) {
       recv_counts_[r] = mine;
       recv_offsets_[r] = r * mine;
-      parts_[r] = received + recv_offsets_[r];
+      parts_[turn_of_[r]] = received + recv_offsets_[r];
     }
     check_mpi(MPI_Alltoallv(data, send_counts_.data(), send_offsets_.data(), MPI_BYTE, received, recv_counts_.data(),
                             recv_offsets_.data(), MPI_BYTE, comm_),
               "MPI_Alltoallv", label_);
-    reduce_in_rank_order(parts_, data + send_offsets_[rank_], mine / element, c.call.dtype, c.call.op);
+    reduce(data + send_offsets_[rank_], mine / element, c.call);
     check_mpi(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, data, send_counts_.data(), send_offsets_.data(),
                              MPI_BYTE, comm_),
               "MPI_Allgatherv", label_);
@@ -169,8 +162,8 @@ void MpiCollectives::reduce_scatter(const Collective& c) {
     std::byte* received = staging(n * size_);
     check_mpi(MPI_Alltoall(in + begin, 1, block.get(), received, static_cast<int>(n), MPI_BYTE, comm_),
               "MPI_Alltoall", label_);
-    for (int r = 0; r < size_; ++r) parts_[r] = received + r * n;
-    reduce_in_rank_order(parts_, out + begin, static_cast<int64_t>(n / element), c.call.dtype, c.call.op);
+    for (int r = 0; r < size_; ++r) parts_[turn_of_[r]] = received + r * n;
+    reduce(out + begin, static_cast<int64_t>(n / element), c.call);
   }
 }
 

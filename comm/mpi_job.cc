@@ -78,6 +78,7 @@ void MpiJob::map_arenas() {
 }
 
 HostMemory MpiJob::memory_of(const std::vector<int>& world_ranks) const {
+  if (world_ranks == std::vector<int>{rank_}) return {std::numeric_limits<uint64_t>::max(), {0}};
   HostMemory memory;
   memory.num_bytes = std::numeric_limits<uint64_t>::max();
   for (int r : world_ranks) {
@@ -86,11 +87,6 @@ HostMemory MpiJob::memory_of(const std::vector<int>& world_ranks) const {
     memory.num_bytes = std::min<uint64_t>(memory.num_bytes, arenas_[r]->num_bytes());
   }
   return memory;
-}
-
-bool MpiJob::on_one_host(const std::vector<int>& world_ranks) const {
-  return std::all_of(world_ranks.begin(), world_ranks.end(),
-                     [&](int r) { return hosts_[r] == hosts_[world_ranks[0]]; });
 }
 
 void MpiJob::send(const void* data, size_t num_bytes, int to, int tag) {

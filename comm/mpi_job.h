@@ -43,9 +43,8 @@ class MpiJob final : public JobLink {
   int world_rank() const { return rank_; }
   int world_size() const { return size_; }
   bool crowded() const { return crowded_; }  // this host has more ranks than cores
-  // Memory that the world ranks of a group reach in place; of no bytes where they do not.
+  // Memory that these world ranks, of this host, reach in place; of no bytes where they do not. A rank alone reaches all.
   HostMemory memory_of(const std::vector<int>& world_ranks) const;
-  bool on_one_host(const std::vector<int>& world_ranks) const;
   TransferProgress& transfers() { return transfers_; }
 
  private:

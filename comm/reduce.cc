@@ -91,7 +91,8 @@ struct Job {
   void* const* outs;
   int64_t num_outs;
   int64_t n;
-  bool stream;
+  bool stream = false;
+  std::span<const int> groups{};  // empty: one of all parts
 };
 
 // Two parts and one or two results, in one pass. An output may be a part: each element is read before it is written.
@@ -110,100 +111,142 @@ TRIREME_INLINE void reduce_pair(const T* a, const T* b, T* out, T* out2, int64_t
   }
 }
 
-template <class T, ReduceOp op>
-TRIREME_INLINE void reduce_blocks(const Job& job) {
-  using A = decltype(load(static_cast<const T*>(nullptr)));
-  constexpr int64_t kBlock = 1024;  // the sums of a block stay in the first-level cache
-  alignas(kStreamed) A sums[kBlock];
-  alignas(kStreamed) T result[kBlock];
-  const auto part = [&](int64_t r, int64_t begin) { return static_cast<const T*>(job.parts[r]) + begin; };
-  const auto out = [&](int64_t o, int64_t begin) { return static_cast<T*>(job.outs[o]) + begin; };
-  if (job.num_parts == 2 && job.num_outs <= 2 && !job.stream)
-    return reduce_pair<T, op>(part(0, 0), part(1, 0), out(0, 0), job.num_outs == 2 ? out(1, 0) : nullptr, job.n);
-  int64_t begin = 0;
-  if (job.stream) {
-    // A few lines at a time: a page of one output after another would leave the others waiting.
-    constexpr int64_t kFew = 256;
-    for (; begin + kFew <= job.n; begin += kFew) {
-      const T* first = part(0, begin);
-      for (int64_t i = 0; i < kFew; ++i) sums[i] = load(first + i);
-      for (int64_t r = 1; r < job.num_parts; ++r) {
-        const T* other = part(r, begin);
-        for (int64_t i = 0; i < kFew; ++i) sums[i] = combine<op>(sums[i], load(other + i));
-      }
-      for (int64_t i = 0; i < kFew; ++i) store(result + i, sums[i]);
-      for (int64_t o = 0; o < job.num_outs; ++o) stream_lines(out(o, begin), result, kFew * sizeof(T) / kStreamed);
-    }
+// sums = the parts' elements [begin, begin + m).
+template <ReduceOp op, class T, class A>
+TRIREME_INLINE void reduce_block(const void* const* parts, int64_t num_parts, A* sums, int64_t begin, int64_t m) {
+  const auto part = [&](int64_t r) { return static_cast<const T*>(parts[r]) + begin; };
+  const T* first = part(0);
+  if (num_parts == 1) {
+    for (int64_t i = 0; i < m; ++i) sums[i] = load(first + i);
+    return;
   }
-  for (; begin < job.n; begin += kBlock) {
-    const int64_t m = job.n - begin < kBlock ? job.n - begin : kBlock;
-    const T* first = part(0, begin);
-    if (job.num_parts == 1) {
-      for (int64_t i = 0; i < m; ++i) sums[i] = load(first + i);
+  const T* second = part(1);
+  for (int64_t i = 0; i < m; ++i) sums[i] = combine<op>(load(first + i), load(second + i));
+  for (int64_t r = 2; r < num_parts; ++r) {
+    const T* other = part(r);
+    for (int64_t i = 0; i < m; ++i) sums[i] = combine<op>(sums[i], load(other + i));
+  }
+}
+
+// Parts of In give results of Out: the same type, or one of them that of partial sums.
+template <class In, class Out, ReduceOp op>
+TRIREME_INLINE void reduce_blocks(const Job& job) {
+  using A = decltype(load(static_cast<const In*>(nullptr)));
+  // The sums of a block stay in the first-level cache. Past the caches a few lines at a time: a page of one output after
+  // another would leave the others waiting.
+  constexpr int64_t kBlock = 1024, kStreamedBlock = 256;
+  const int64_t block = job.stream ? kStreamedBlock : kBlock;
+  alignas(kStreamed) A sums[kBlock];
+  alignas(kStreamed) A group_sums[kBlock];
+  alignas(kStreamed) Out result[kBlock];
+  const auto part = [&](int64_t r) { return static_cast<const In*>(job.parts[r]); };
+  const auto out = [&](int64_t o) { return static_cast<Out*>(job.outs[o]); };
+  if constexpr (std::is_same_v<In, Out>)
+    if (job.num_parts == 2 && job.num_outs <= 2 && !job.stream)
+      return reduce_pair<In, op>(part(0), part(1), out(0), job.num_outs == 2 ? out(1) : nullptr, job.n);
+  for (int64_t begin = 0; begin < job.n; begin += block) {
+    const int64_t m = job.n - begin < block ? job.n - begin : block;
+    if (job.groups.empty()) {
+      reduce_block<op, In>(job.parts, job.num_parts, sums, begin, m);
     } else {
-      const T* second = part(1, begin);
-      for (int64_t i = 0; i < m; ++i) sums[i] = combine<op>(load(first + i), load(second + i));
-    }
-    for (int64_t r = 2; r < job.num_parts; ++r) {
-      const T* other = part(r, begin);
-      for (int64_t i = 0; i < m; ++i) sums[i] = combine<op>(sums[i], load(other + i));
+      reduce_block<op, In>(job.parts, job.groups[0], sums, begin, m);
+      int64_t first = job.groups[0];
+      for (size_t g = 1; g < job.groups.size(); first += job.groups[g++]) {
+        reduce_block<op, In>(job.parts + first, job.groups[g], group_sums, begin, m);
+        for (int64_t i = 0; i < m; ++i) sums[i] = combine<op>(sums[i], group_sums[i]);
+      }
     }
     for (int64_t i = 0; i < m; ++i) store(result + i, sums[i]);
-    for (int64_t o = 0; o < job.num_outs; ++o) std::memcpy(out(o, begin), result, m * sizeof(T));
+    for (int64_t o = 0; o < job.num_outs; ++o) {
+      if (job.stream)
+        copy_past_caches(out(o) + begin, result, m * sizeof(Out));
+      else
+        std::memcpy(out(o) + begin, result, m * sizeof(Out));
+    }
   }
 }
 
 // The same loops for each instruction set, chosen at run time.
-template <class T, ReduceOp op>
+template <class In, class Out, ReduceOp op>
 void reduce_plain(const Job& job) {
-  reduce_blocks<T, op>(job);
+  reduce_blocks<In, Out, op>(job);
 }
 #if defined(__x86_64__)
-template <class T, ReduceOp op>
+template <class In, class Out, ReduceOp op>
 [[gnu::target("avx2")]] void reduce_avx2(const Job& job) {
-  reduce_blocks<T, op>(job);
+  reduce_blocks<In, Out, op>(job);
 }
-template <class T, ReduceOp op>
+template <class In, class Out, ReduceOp op>
 [[gnu::target("avx512f,avx512bw,avx512dq,avx512vl")]] void reduce_avx512(const Job& job) {
-  reduce_blocks<T, op>(job);
+  reduce_blocks<In, Out, op>(job);
 }
 #endif
 
-template <class T, ReduceOp op>
+template <class In, class Out, ReduceOp op>
 void reduce_as(const Job& job) {
 #if defined(__x86_64__)
-  if (cpu::isa() == cpu::Isa::kAvx512) return reduce_avx512<T, op>(job);
-  if (cpu::isa() == cpu::Isa::kAvx2) return reduce_avx2<T, op>(job);
+  if (cpu::isa() == cpu::Isa::kAvx512) return reduce_avx512<In, Out, op>(job);
+  if (cpu::isa() == cpu::Isa::kAvx2) return reduce_avx2<In, Out, op>(job);
 #endif
-  reduce_plain<T, op>(job);
+  reduce_plain<In, Out, op>(job);
 }
 
-template <class T>
+template <class In, class Out>
 void reduce_with(const Job& job, ReduceOp op) {
   switch (op) {
-    case ReduceOp::kSum: return reduce_as<T, ReduceOp::kSum>(job);
-    case ReduceOp::kMax: return reduce_as<T, ReduceOp::kMax>(job);
-    case ReduceOp::kMin: return reduce_as<T, ReduceOp::kMin>(job);
+    case ReduceOp::kSum: return reduce_as<In, Out, ReduceOp::kSum>(job);
+    case ReduceOp::kMax: return reduce_as<In, Out, ReduceOp::kMax>(job);
+    case ReduceOp::kMin: return reduce_as<In, Out, ReduceOp::kMin>(job);
   }
+}
+
+void reduce_all(const Job& job, DType dtype, ReduceOp op) {
+  switch (dtype) {
+    case DType::kF32: return reduce_with<float, float>(job, op);
+    case DType::kBF16: return reduce_with<BF16, BF16>(job, op);
+    case DType::kF16: return reduce_with<F16, F16>(job, op);
+    case DType::kI32: return reduce_with<int32_t, int32_t>(job, op);
+    case DType::kI64: return reduce_with<int64_t, int64_t>(job, op);
+    case DType::kU8: throw ShapeError(text("no sums of ", dtype));
+  }
+}
+
+Job job_of(std::span<const void* const> parts, std::span<void* const> outs, int64_t n) {
+  TRIREME_ASSERT(!parts.empty() && !outs.empty());
+  return {parts.data(), static_cast<int64_t>(parts.size()), outs.data(), static_cast<int64_t>(outs.size()), n};
 }
 
 }  // namespace
 
 void reduce_in_rank_order(std::span<const void* const> parts, std::span<void* const> outs, int64_t n, DType dtype,
                           ReduceOp op, Stores stores) {
-  TRIREME_ASSERT(!parts.empty() && !outs.empty());
-  const bool stream = stores == Stores::kPastCaches && can_stream() && std::all_of(outs.begin(), outs.end(), aligned);
-  const Job job{parts.data(), static_cast<int64_t>(parts.size()), outs.data(), static_cast<int64_t>(outs.size()), n,
-                stream};
-  switch (dtype) {
-    case DType::kF32: reduce_with<float>(job, op); break;
-    case DType::kBF16: reduce_with<BF16>(job, op); break;
-    case DType::kF16: reduce_with<F16>(job, op); break;
-    case DType::kI32: reduce_with<int32_t>(job, op); break;
-    case DType::kI64: reduce_with<int64_t>(job, op); break;
-    case DType::kU8: throw ShapeError(text("no sums of ", dtype));
-  }
-  if (stream) streams_done();
+  Job job = job_of(parts, outs, n);
+  job.stream = stores == Stores::kPastCaches && can_stream() && std::all_of(outs.begin(), outs.end(), aligned);
+  reduce_all(job, dtype, op);
+  if (job.stream) streams_done();
+}
+
+void reduce_in_groups(std::span<const void* const> parts, std::span<const int> group_sizes, void* out, int64_t n,
+                      DType dtype, ReduceOp op) {
+  Job job = job_of(parts, std::span<void* const>(&out, 1), n);
+  if (group_sizes.size() > 1) job.groups = group_sizes;
+  reduce_all(job, dtype, op);
+}
+
+DType partial_type(DType dtype) { return dtype == DType::kBF16 || dtype == DType::kF16 ? DType::kF32 : dtype; }
+
+void reduce_to_partial(std::span<const void* const> parts, void* partial, int64_t n, DType dtype, ReduceOp op) {
+  const Job job = job_of(parts, std::span<void* const>(&partial, 1), n);
+  if (dtype == DType::kBF16) return reduce_with<BF16, float>(job, op);
+  if (dtype == DType::kF16) return reduce_with<F16, float>(job, op);
+  reduce_all(job, dtype, op);
+}
+
+void reduce_partials(std::span<const void* const> partials, void* out, int64_t n, DType dtype, ReduceOp op) {
+  const Job job = job_of(partials, std::span<void* const>(&out, 1), n);
+  if (dtype == DType::kBF16) return reduce_with<float, BF16>(job, op);
+  if (dtype == DType::kF16) return reduce_with<float, F16>(job, op);
+  reduce_all(job, dtype, op);
 }
 
 void copy_bytes(void* to, const void* from, size_t num_bytes, Stores stores) {

@@ -1,5 +1,6 @@
 // The arithmetic of all_reduce and reduce_scatter, the same for every backend: elementwise over ranks, in the order of
-// the ranks, so that every backend and every layout of hosts gives the same bits.
+// the ranks; where a group has several hosts, first over the ranks of each host and then over the hosts. So bits depend on
+// which ranks share a host, but neither on the size of a tensor nor on the way that it takes.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +22,14 @@ void reduce_in_rank_order(std::span<const void* const> parts, std::span<void* co
 inline void reduce_in_rank_order(std::span<const void* const> parts, void* out, int64_t n, DType dtype, ReduceOp op) {
   reduce_in_rank_order(parts, std::span<void* const>(&out, 1), n, dtype, op);
 }
+
+// The same, with parts in groups that stand one after another: each group by itself, then the groups' results in order. So
+// ranks are summed that lie on several hosts, in one step; or in two, through f32 where elements are floats: partial_type.
+void reduce_in_groups(std::span<const void* const> parts, std::span<const int> group_sizes, void* out, int64_t n,
+                      DType dtype, ReduceOp op);
+DType partial_type(DType dtype);
+void reduce_to_partial(std::span<const void* const> parts, void* partial, int64_t n, DType dtype, ReduceOp op);
+void reduce_partials(std::span<const void* const> partials, void* out, int64_t n, DType dtype, ReduceOp op);
 
 // memcpy of ranges that do not overlap, or are the same.
 void copy_bytes(void* to, const void* from, size_t num_bytes, Stores stores = Stores::kCached);

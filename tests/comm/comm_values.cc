@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <type_traits>
 
 namespace trireme::testing {
@@ -59,26 +60,34 @@ Tensor values(DType dtype, int64_t n, uint64_t seed, int rank) {
   return t;
 }
 
-Tensor reduced(DType dtype, int64_t n, uint64_t seed, int num_ranks, ReduceOp op) {
-  const auto accumulate = [&](const Tensor& sum, auto next_of) {
-    auto* to = next_of(sum);
-    for (int r = 1; r < num_ranks; ++r) {
-      const Tensor next = values(dtype, n, seed, r);
-      const auto* from = next_of(next);
-      for (int64_t i = 0; i < n; ++i) to[i] = combine(to[i], from[i], op);
+Tensor reduced(DType dtype, int64_t n, uint64_t seed, const std::vector<std::vector<int>>& hosts, ReduceOp op) {
+  const DType type = is_float(dtype) ? DType::kF32 : dtype;
+  // Over ranks or hosts: the first, and what comes after it.
+  const auto add = [&](Tensor& sum, const Tensor& next) {
+    if (!sum.defined()) {
+      sum = next;
+      return;
     }
-    return sum;
+    const auto combine_all = [&]<class T>(T*) {
+      for (int64_t i = 0; i < n; ++i) sum.data<T>()[i] = combine(sum.data<T>()[i], next.data<T>()[i], op);
+    };
+    if (type == DType::kF32) combine_all((float*)nullptr);
+    if (type == DType::kI32) combine_all((int32_t*)nullptr);
+    if (type == DType::kI64) combine_all((int64_t*)nullptr);
   };
-  if (dtype == DType::kI32)
-    return accumulate(values(dtype, n, seed, 0), [](const Tensor& t) { return t.data<int32_t>(); });
-  if (dtype == DType::kI64)
-    return accumulate(values(dtype, n, seed, 0), [](const Tensor& t) { return t.data<int64_t>(); });
-  const Tensor sum = cast(values(dtype, n, seed, 0), DType::kF32);
-  for (int r = 1; r < num_ranks; ++r) {
-    const Tensor next = cast(values(dtype, n, seed, r), DType::kF32);
-    for (int64_t i = 0; i < n; ++i) sum.data<float>()[i] = combine(sum.data<float>()[i], next.data<float>()[i], op);
+  Tensor total;
+  for (const auto& ranks : hosts) {
+    Tensor of_host;
+    for (int r : ranks) add(of_host, type == dtype ? values(dtype, n, seed, r) : cast(values(dtype, n, seed, r), type));
+    add(total, of_host);
   }
-  return cast(sum, dtype);
+  return type == dtype ? total : cast(total, dtype);
+}
+
+Tensor reduced(DType dtype, int64_t n, uint64_t seed, int num_ranks, ReduceOp op) {
+  std::vector<int> ranks(num_ranks);
+  std::iota(ranks.begin(), ranks.end(), 0);
+  return reduced(dtype, n, seed, {ranks}, op);
 }
 
 double as_double(const Tensor& t, int64_t i) { return f32_at(t, i); }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "comm/communicator.h"
 
@@ -11,7 +12,9 @@ namespace trireme::testing {
 // [n] random values: floats of both signs and several magnitudes, integers of all bits.
 Tensor values(DType dtype, int64_t n, uint64_t seed, int rank);
 
-// op over ranks of values(dtype, n, seed, rank): one element after another, in rank order, floats in f32.
+// op over ranks of values(dtype, n, seed, rank): one element after another, over the ranks of each host in the order given
+// and then over the hosts, floats in f32 and rounded once; or over all ranks from 0 on.
+Tensor reduced(DType dtype, int64_t n, uint64_t seed, const std::vector<std::vector<int>>& hosts, ReduceOp op);
 Tensor reduced(DType dtype, int64_t n, uint64_t seed, int num_ranks, ReduceOp op);
 
 double as_double(const Tensor& t, int64_t i);

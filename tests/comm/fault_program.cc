@@ -1,4 +1,5 @@
 // A job that goes wrong in the way its argument names, for fault_test.cc. Every rank first prints "pid N".
+#include <mpi.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -12,8 +13,13 @@ using namespace trireme;
 
 namespace {
 
-int run(const std::string& fault, bool share_memory) {
-  const auto world = make_mpi_world({.share_memory = share_memory});
+// path: "shared" or "mpi", or "hosts": the last rank takes itself to be on host "far".
+int run(const std::string& fault, const std::string& path) {
+  int rank = 0, size = 0;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  const bool far = path == "hosts" && rank == size - 1;
+  const auto world = make_mpi_world({.share_memory = path != "mpi", .host = far ? "far" : ""});
   Watchdog watchdog({.timeout_s = 1, .patience_s = 1}, *world);
   std::cout << text("pid ", getpid(), "\n") << std::flush;
   const auto pairs = world->split(world->rank() / 2, 0, "tp");
@@ -42,7 +48,7 @@ int run(const std::string& fault, bool share_memory) {
 int main(int argc, char** argv) {
   MpiEnvironment mpi;
   try {
-    return run(argv[1], argc < 3 || std::strcmp(argv[2], "mpi") != 0);
+    return run(argv[1], argc < 3 ? "shared" : argv[2]);
   } catch (const Error& e) {
     if (!std::strcmp(argv[1], "throws")) abort_job(3, e.what());
     throw;

@@ -86,6 +86,7 @@ TEST_P(Fault, AMissingRankIsNamedWithWhatItLastDid) {
   expect_says(ended, "comm[world ");
   expect_says(ended, "all_reduce bf16[64,1024] at step 120 timed out after ");
   expect_says(ended, "rank 2 never entered it (last: forward of micro-batch 3; world rank 2, host ");
+  if (GetParam() == std::string("hosts")) expect_says(ended, "world rank 2, host far), see its log");
 }
 
 TEST_P(Fault, AStoppedRankIsNamedAsSilent) {
@@ -127,7 +128,7 @@ TEST_P(Fault, AnErrorThatUnwindsThroughCommunicatorsIsStillReported) {
   expect_says(ended, ": weights.bin: damaged");
 }
 
-INSTANTIATE_TEST_SUITE_P(Mpirun, Fault, ::testing::Values("shared", "mpi"),
+INSTANTIATE_TEST_SUITE_P(Mpirun, Fault, ::testing::Values("shared", "mpi", "hosts"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

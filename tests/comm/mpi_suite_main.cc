@@ -1,17 +1,20 @@
-// The suite under mpirun: every case on tensors in place, through windows of shared memory, and through MPI alone.
+// The suite under mpirun: every case on tensors in place, through windows of shared memory, through MPI alone, and on ranks
+// that take themselves to be on two hosts: a half on each (of three ranks, two and one), and every other one.
 #include <gtest/gtest.h>
 
 #include <iostream>
 
 #include "comm/mpi.h"
 #include "comm/watchdog.h"
+#include "comm_values.h"
 #include "suite.h"
 
 namespace trireme {
 namespace {
 
-enum Way { kInPlace, kThroughWindows, kThroughMpi, kNumWays };
-constexpr const char* kNames[] = {"InPlace", "ThroughWindows", "ThroughMpi"};
+enum Way { kInPlace, kThroughWindows, kThroughMpi, kOnTwoHosts, kOnTwoHostsInTurn, kOnTwoHostsThroughMpi, kNumWays };
+constexpr const char* kNames[] = {"InPlace", "ThroughWindows", "ThroughMpi", "OnTwoHosts", "OnTwoHostsInTurn",
+                                  "OnTwoHostsThroughMpi"};
 Communicator* worlds[kNumWays] = {};
 
 class MpiRanks : public ::testing::TestWithParam<std::tuple<testing::CommCase, Way>> {};
@@ -27,30 +30,54 @@ TEST_P(MpiRanks, Case) {
 
 INSTANTIATE_TEST_SUITE_P(Suite, MpiRanks,
                          ::testing::Combine(::testing::ValuesIn(testing::comm_cases()),
-                                            ::testing::Values(kInPlace, kThroughWindows, kThroughMpi)),
+                                            ::testing::Values(kInPlace, kThroughWindows, kThroughMpi, kOnTwoHosts,
+                                                              kOnTwoHostsInTurn, kOnTwoHostsThroughMpi)),
                          [](const auto& info) {
                            return text(std::get<0>(info.param).name, kNames[std::get<1>(info.param)]);
                          });
 
-// The sums of all backends are the same bits: shared memory, MPI, and the reference of the suite.
+// Whatever way sums take: shared memory, MPI, or both. What decides is which ranks share a host.
 TEST(MpiBackends, GiveTheSameBitsInEveryRun) {
   constexpr int64_t n = 123457;
-  auto input = [](int rank) {
-    const Tensor t = empty({n}, DType::kF32);
-    for (int64_t i = 0; i < n; ++i)
-      t.data<float>()[i] = static_cast<float>((i * 7919 + rank * 104729) % 1000003) * 1e-3f - 400.0f;
-    return t;
-  };
-  const int rank = worlds[0]->rank();
-  const Tensor first = input(rank);
-  worlds[0]->all_reduce(first);
-  for (int run = 0; run < 3; ++run)
-    for (int way = 0; way < kNumWays; ++way) {
-      const Tensor again = input(rank);
-      worlds[way]->all_reduce(again);
-      for (int64_t i = 0; i < n; ++i)
-        ASSERT_EQ(again.data<float>()[i], first.data<float>()[i]) << kNames[way] << ", run " << run << " element " << i;
-    }
+  for (const auto& ways : {std::vector<Way>{kInPlace, kThroughWindows, kThroughMpi},
+                           std::vector<Way>{kOnTwoHosts, kOnTwoHostsThroughMpi}}) {
+    const int rank = worlds[0]->rank();
+    const Tensor first = testing::values(DType::kF32, n, 8, rank);
+    worlds[ways[0]]->all_reduce(first);
+    for (int run = 0; run < 3; ++run)
+      for (Way way : ways) {
+        const Tensor again = testing::values(DType::kF32, n, 8, rank);
+        worlds[way]->all_reduce(again);
+        testing::expect_same_bits(again, first, text(kNames[way], ", run ", run));
+      }
+  }
+}
+
+// A tensor that the neighbours cannot reach makes all ranks take the way through MPI, to the same bits.
+TEST(MpiBackends, TensorsOutsideTheArenaCrossHostsToo) {
+  constexpr int64_t n = 30011;
+  Communicator& world = *worlds[kOnTwoHosts];
+  const int ranks = world.size();
+  for (int outside = 0; outside < ranks; ++outside) {
+    const auto tensor = [&](int64_t count, uint64_t seed) {
+      const Tensor t = testing::values(DType::kF32, count, seed, world.rank());
+      if (world.rank() != outside) return t;
+      auto memory = std::make_shared<std::vector<float>>(count);
+      const Tensor other = Tensor::from_memory(memory->data(), {count}, DType::kF32, Device::cpu(), memory);
+      copy(t, other);
+      return other;
+    };
+    const Tensor expected = testing::values(DType::kF32, n * ranks, 3, world.rank());
+    worlds[kOnTwoHostsThroughMpi]->all_reduce(expected);
+    const Tensor t = tensor(n * ranks, 3), in = tensor(n * ranks, 3), part = tensor(n, 4), all = tensor(n * ranks, 5);
+    world.all_reduce(t);
+    testing::expect_same_bits(t, expected, "all_reduce");
+    world.reduce_scatter(in, part);
+    world.all_gather(part, all);
+    testing::expect_same_bits(all, expected, "reduce_scatter, all_gather");
+    world.broadcast(in, outside);
+    testing::expect_same_bits(in, testing::values(DType::kF32, n * ranks, 3, outside), "broadcast");
+  }
 }
 
 // A rank's tensor that others cannot reach makes all go through windows, whatever the others' tensors are.
@@ -78,8 +105,15 @@ int main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
   MpiEnvironment mpi;
   try {
-    const std::unique_ptr<Communicator> owners[] = {make_mpi_world(), make_mpi_world({.in_place = false}),
-                                                    make_mpi_world({.share_memory = false})};
+    auto first = make_mpi_world();
+    const int rank = first->rank(), size = first->size();
+    const std::string half = rank < (size + 1) / 2 ? "left" : "right", in_turn = rank % 2 ? "odd" : "even";
+    const std::unique_ptr<Communicator> owners[] = {std::move(first),
+                                                    make_mpi_world({.in_place = false}),
+                                                    make_mpi_world({.share_memory = false}),
+                                                    make_mpi_world({.host = half}),
+                                                    make_mpi_world({.host = in_turn}),
+                                                    make_mpi_world({.share_memory = false, .host = half})};
     std::vector<std::unique_ptr<Watchdog>> watchdogs;
     for (int way = 0; way < kNumWays; ++way) {
       worlds[way] = owners[way].get();

@@ -75,6 +75,32 @@ TEST(Reduce, CopiesOfAnyLengthAndAlignmentAreExact) {
       }
 }
 
+// Two hosts and more: in one step, and by way of partial sums.
+TEST(Reduce, SumsGroupsFirstAndRoundsOnce) {
+  for (DType dtype : {DType::kF32, DType::kBF16, DType::kF16, DType::kI32, DType::kI64})
+    for (ReduceOp op : {ReduceOp::kSum, ReduceOp::kMax, ReduceOp::kMin})
+      for (const auto& hosts : std::vector<std::vector<std::vector<int>>>{
+               {{0, 1}, {2, 3}}, {{0, 2, 4}, {1}, {3, 5}}, {{0}, {1}}, {{3, 1, 0, 2}}})
+        for (int64_t n : {1, 1023, 1025, 3001}) {
+          const Tensor expected = testing::reduced(dtype, n, 6, hosts, op);
+          std::vector<Tensor> tensors, partials;
+          std::vector<const void*> parts, sums;
+          std::vector<int> sizes;
+          for (const auto& host : hosts) {
+            sizes.push_back(static_cast<int>(host.size()));
+            for (int r : host) parts.push_back(tensors.emplace_back(values(dtype, n, 6, r)).raw());
+            partials.push_back(zeros({n}, partial_type(dtype)));
+            reduce_to_partial(std::span(parts).last(host.size()), partials.back().raw(), n, dtype, op);
+            sums.push_back(partials.back().raw());
+          }
+          const Tensor at_once = zeros({n}, dtype), in_two = zeros({n}, dtype);
+          reduce_in_groups(parts, sizes, at_once.raw(), n, dtype, op);
+          reduce_partials(sums, in_two.raw(), n, dtype, op);
+          expect_same_bits(at_once, expected, text(dtype, " at once, ", hosts.size(), " hosts, ", n));
+          expect_same_bits(in_two, expected, text(dtype, " in two steps, ", hosts.size(), " hosts, ", n));
+        }
+}
+
 TEST(Reduce, RefusesBytes) {
   uint8_t byte = 1;
   const void* parts[] = {&byte};

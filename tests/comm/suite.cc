@@ -6,6 +6,8 @@
 #include <limits>
 #include <thread>
 
+#include "comm/host_layout.h"
+#include "comm/job_link.h"
 #include "comm_values.h"
 
 namespace trireme::testing {
@@ -20,14 +22,22 @@ constexpr int64_t kManySlices = 1300021;
 int64_t many_slices(const Communicator& world) { return world.size() > 4 ? 600011 : kManySlices; }
 int64_t many_slices_of_a_part(const Communicator& world) { return world.size() > 4 ? 80021 : 300007; }
 
-void all_reduce_matches_the_rank_ordered_sum(Communicator& world) {
+// The ranks of the world on each host: the order of sums.
+std::vector<std::vector<int>> hosts_of(const Communicator& world) {
+  const auto job = world.job_link();
+  std::vector<std::string> names;
+  for (int r = 0; r < world.size(); ++r) names.push_back(job ? job->host(r) : "here");
+  return HostLayout::of(names, 0).hosts;
+}
+
+void all_reduce_matches_the_ordered_sum(Communicator& world) {
   uint64_t seed = 1;
   for (DType dtype : kSummable)
     for (ReduceOp op : {ReduceOp::kSum, ReduceOp::kMax, ReduceOp::kMin})
       for (int64_t n : kSizes) {
         const Tensor t = values(dtype, n, ++seed, world.rank());
         world.all_reduce(t, op);
-        expect_same_bits(t, reduced(dtype, n, seed, world.size(), op), text("all_reduce ", t));
+        expect_same_bits(t, reduced(dtype, n, seed, hosts_of(world), op), text("all_reduce ", t));
       }
 }
 
@@ -36,11 +46,11 @@ void all_reduce_of_many_slices(Communicator& world) {
     const int64_t n = many_slices(world);
     const Tensor t = values(dtype, n, 77, world.rank());
     world.all_reduce(t);
-    expect_same_bits(t, reduced(dtype, n, 77, world.size(), ReduceOp::kSum), text("all_reduce ", t));
+    expect_same_bits(t, reduced(dtype, n, 77, hosts_of(world), ReduceOp::kSum), text("all_reduce ", t));
   }
 }
 
-// The rank-ordered sum above is itself within rounding of the exact one: a sum in bf16 steps would not be.
+// The ordered sum above is itself within rounding of the exact one: a sum in bf16 steps would not be.
 void sums_are_close_to_exact(Communicator& world) {
   constexpr int64_t n = 997;
   for (DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
@@ -98,7 +108,7 @@ void reduce_scatter_gives_each_rank_its_part(Communicator& world) {
   auto check_one = [&](DType dtype, int64_t n, ReduceOp = ReduceOp::kSum) {
     ++seed;
     const int64_t total = n * world.size();
-    const Tensor all = reduced(dtype, total, seed, world.size(), ReduceOp::kSum).reshape({world.size(), n});
+    const Tensor all = reduced(dtype, total, seed, hosts_of(world), ReduceOp::kSum).reshape({world.size(), n});
     const Tensor expected = all.rows(world.rank(), world.rank() + 1).reshape({n});
     const Tensor in = values(dtype, total, seed, world.rank()), out = zeros({n}, dtype);
     world.reduce_scatter(in, out);
@@ -160,7 +170,7 @@ void asynchronous_calls_run_in_order(Communicator& world) {
   third.wait();
   second.wait();
   EXPECT_TRUE(fourth.done());
-  const Tensor sum = reduced(DType::kI64, 5003, 9, n, ReduceOp::kSum);
+  const Tensor sum = reduced(DType::kI64, 5003, 9, hosts_of(world), ReduceOp::kSum);
   for (int64_t i = 0; i < 5003; ++i)
     ASSERT_EQ(scattered.data<int64_t>()[i],
               static_cast<int64_t>(static_cast<uint64_t>(sum.data<int64_t>()[i]) * static_cast<uint64_t>(n)));
@@ -171,7 +181,7 @@ void asynchronous_calls_run_in_order(Communicator& world) {
   Work kept = world.all_reduce_async(u, ReduceOp::kMax);
   world.all_reduce(u, ReduceOp::kMin);
   EXPECT_TRUE(kept.done());
-  expect_same_bits(u, reduced(DType::kI32, 301, 10, n, ReduceOp::kSum), "sum, then max and min of equal values");
+  expect_same_bits(u, reduced(DType::kI32, 301, 10, hosts_of(world), ReduceOp::kSum), "sum, then max and min of equal values");
 }
 
 void split_forms_rows_and_columns(Communicator& world) {
@@ -213,7 +223,7 @@ void two_communicators_from_two_threads(Communicator& world) {
     for (int i = 0; i < kRounds; ++i) {
       const Tensor t = values(DType::kI64, n, seed + i, world.rank());
       comm.all_reduce(t);
-      expect_same_bits(t, reduced(DType::kI64, n, seed + i, world.size(), ReduceOp::kSum), text("round ", i));
+      expect_same_bits(t, reduced(DType::kI64, n, seed + i, hosts_of(world), ReduceOp::kSum), text("round ", i));
     }
   };
   std::thread other([&] { rounds(*left, 2003, 1000); });
@@ -288,7 +298,7 @@ void collectives_and_messages_interleave(Communicator& world) {
     s.wait();
     reduce.wait();
     expect_same_bits(got, values(DType::kBF16, 3001, 50 + i, previous), "message");
-    expect_same_bits(t, reduced(DType::kF32, 4001, 90 + i, n, ReduceOp::kSum), "all_reduce");
+    expect_same_bits(t, reduced(DType::kF32, 4001, 90 + i, hosts_of(world), ReduceOp::kSum), "all_reduce");
   }
 }
 
@@ -331,7 +341,7 @@ void differing_calls_throw_on_all_ranks(Communicator& world) {
   // All ranks threw, so they are still in step.
   const Tensor after = values(DType::kF32, 70001, 12, world.rank());
   world.all_reduce(after);
-  expect_same_bits(after, reduced(DType::kF32, 70001, 12, world.size(), ReduceOp::kSum), "after the errors");
+  expect_same_bits(after, reduced(DType::kF32, 70001, 12, hosts_of(world), ReduceOp::kSum), "after the errors");
 }
 
 void bad_arguments_throw_before_anyone_waits(Communicator& world) {
@@ -392,7 +402,7 @@ void statistics_count_calls_and_bytes(Communicator& world) {
 
 const std::vector<CommCase>& comm_cases() {
   static const std::vector<CommCase> cases = {
-      {"AllReduceMatchesTheRankOrderedSum", all_reduce_matches_the_rank_ordered_sum},
+      {"AllReduceMatchesTheOrderedSum", all_reduce_matches_the_ordered_sum},
       {"AllReduceOfManySlices", all_reduce_of_many_slices},
       {"SumsAreCloseToExact", sums_are_close_to_exact},
       {"MaxAndMinKeepNan", max_and_min_keep_nan},
