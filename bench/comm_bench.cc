@@ -5,7 +5,7 @@
 // the rank's input and output), and how many times faster it is than
 //   MPI    MPI_Allreduce (in place), MPI_Reduce_scatter_block, MPI_Allgather, MPI_Sendrecv of the same bytes;
 //   floor  all_reduce: a loop that sums ranks' buffers in a shared MPI window in place (each rank a part, written to all),
-//          between two spinning barriers; reduce_scatter and all_gather: the bytes that a rank must read and write, at the
+//          between two spinning barriers; reduce_scatter, all_gather and messages: the bytes that a rank must read and write, at the
 //          rate at which the ranks together copy memory of that size, right then, past the caches where that is faster, and
 //          two barriers: inputs must be there before they are read, and may change after they were.
 // All are interleaved round by round. With hosts=2 ranks take themselves to be on so many hosts, a block of ranks on each;
@@ -143,7 +143,7 @@ int run(const BenchArguments& arguments) {
            Work r = world->recv(in, previous, 0), s = world->send(t, next, 0);
            r.wait();
            s.wait();
-         }, kMpiMessage},
+         }, kMpiMessage, kCopy},
         {"MPI_Allreduce", [&] {
            MPI_Allreduce(MPI_IN_PLACE, t.raw(), elements, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
          }},

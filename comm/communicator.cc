@@ -353,6 +353,7 @@ class CommunicatorOverBackend final : public Communicator {
     call.tag = tag;
     core_->count_call(t.num_bytes());
     core_->throw_kept_error();
+    Core::Entry entry(*core_, call);
     return Work(std::make_shared<TransferWork>(core_, call, t,
                                                core_->backend().transfer(call, t.raw(), t.num_bytes())));
   }

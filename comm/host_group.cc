@@ -1,10 +1,8 @@
 #include "comm/host_group.h"
 
-#include <linux/futex.h>
 #include <linux/membarrier.h>
 #include <sched.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #if defined(__x86_64__)
@@ -12,10 +10,11 @@
 #endif
 
 #include <algorithm>
-#include <climits>
 #include <cstring>
 #include <type_traits>
 #include <vector>
+
+#include "comm/futex.h"
 
 namespace trireme {
 namespace {
@@ -28,13 +27,6 @@ constexpr size_t kOneBarrierBytes = 256;            // above it in place is fast
 constexpr size_t kStreamedBytes = size_t{32} << 20;  // written by a rank in one call: past the caches from here on
 constexpr size_t kLine = 64;
 constexpr int kEagerSpins = 100, kSpins = 400, kYields = 50;  // about 10 us, then as long again if no one else wants the core
-constexpr long kSleepNs = 50'000'000;
-
-void pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#endif
-}
 
 // Equal for equal calls; for two others with chance 2^-32.
 uint32_t id_of(const OpCall& call) {
@@ -48,14 +40,6 @@ uint32_t id_of(const OpCall& call) {
   mix(static_cast<uint64_t>(static_cast<uint32_t>(call.tag)));
   for (int64_t d : call.shape.dims()) mix(static_cast<uint64_t>(d));
   return static_cast<uint32_t>(h >> 32 ^ h);
-}
-
-void futex_wait(std::atomic<uint32_t>& word, uint32_t expected) {
-  const timespec limit{0, kSleepNs};
-  syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), FUTEX_WAIT, expected, &limit, nullptr, 0);
-}
-void futex_wake(std::atomic<uint32_t>& word) {
-  syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
 }
 
 constexpr size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
@@ -187,7 +171,7 @@ void HostGroup::wait_for(int rank) {
   const int spins = crowded_ || background_ ? 1 : kSpins;
   for (int i = 0; i < spins; ++i) {
     if (turn.load(std::memory_order_acquire) == turn_) return;
-    if (i >= kEagerSpins) pause();  // it costs some 50 ns
+    if (i >= kEagerSpins) pause_core();  // it costs some 50 ns
   }
   if (!background_)
     for (int i = 0; i < kYields; ++i) {

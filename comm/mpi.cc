@@ -75,6 +75,8 @@ class MpiBackend final : public Backend {
   }
 
   std::shared_ptr<Transfer> transfer(const OpCall& call, void* data, size_t num_bytes) override {
+    if (const int peer = info_.world_ranks[call.peer]; job_->has_mail_with(peer))
+      return job_->post(call, info_.id, peer, data, num_bytes, label_);
     check<CommError>(call.tag <= largest_tag_, label_, ": ", call, ": the largest tag of this MPI is ", largest_tag_);
     auto transfer = std::make_shared<MpiTransfer>(transfer_comm_->get(), call, data, num_bytes, label_);
     job_->transfers().add(transfer);

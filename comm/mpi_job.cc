@@ -65,16 +65,30 @@ MpiJob::MpiJob(const std::string& host, bool in_place) : comm_(MpiComm::duplicat
 }
 
 void MpiJob::map_arenas() {
-  std::vector<int> neighbours;  // of this host, itself too
   for (int r = 0; r < size_; ++r)
-    if (hosts_[r] == hosts_[rank_]) neighbours.push_back(r);
+    if (hosts_[r] == hosts_[rank_]) neighbours_.push_back(r);
   MPI_Comm part = MPI_COMM_NULL;
-  check_mpi(MPI_Comm_split(comm_->get(), neighbours[0], rank_, &part), "MPI_Comm_split");
+  check_mpi(MPI_Comm_split(comm_->get(), neighbours_[0], rank_, &part), "MPI_Comm_split");
   const MpiComm owner(part);
-  if (neighbours.size() == 1) return;
-  const auto arena = SharedArena::of_process(static_cast<int>(neighbours.size()));
+  const int ranks = static_cast<int>(neighbours_.size());
+  if (ranks == 1) return;
+  const auto arena = SharedArena::of_process(ranks);
   const auto files = exchange_files(part, arena ? arena->file() : nullptr);
-  for (size_t i = 0; i < files.size(); ++i) arenas_[neighbours[i]] = files[i];
+  std::vector<std::byte*> bases;
+  for (size_t i = 0; i < files.size(); ++i) {
+    arenas_[neighbours_[i]] = files[i];
+    bases.push_back(files[i]->data());
+  }
+  const auto segment = share_one_file(part, SharedMail::num_bytes(ranks));
+  if (!segment || bases.empty()) return;
+  const auto me = std::find(neighbours_.begin(), neighbours_.end(), rank_) - neighbours_.begin();
+  mail_ = std::make_shared<SharedMail>(segment, arena, std::move(bases), static_cast<int>(me), crowded_);
+}
+
+std::shared_ptr<Transfer> MpiJob::post(const OpCall& call, uint64_t group, int world_peer, void* data, size_t num_bytes,
+                                       std::string label) {
+  const auto peer = std::find(neighbours_.begin(), neighbours_.end(), world_peer) - neighbours_.begin();
+  return mail_->post(call, group, static_cast<int>(peer), data, num_bytes, std::move(label));
 }
 
 HostMemory MpiJob::memory_of(const std::vector<int>& world_ranks) const {

@@ -11,6 +11,7 @@
 #include "comm/job_link.h"
 #include "comm/memory_file.h"
 #include "comm/mpi_transfer.h"
+#include "comm/shared_mail.h"
 
 namespace trireme {
 
@@ -45,6 +46,10 @@ class MpiJob final : public JobLink {
   bool crowded() const { return crowded_; }  // this host has more ranks than cores
   // Memory that these world ranks, of this host, reach in place; of no bytes where they do not. A rank alone reaches all.
   HostMemory memory_of(const std::vector<int>& world_ranks) const;
+  // A message of this rank with another, which must live on this host and reach its memory: has_mail_with.
+  bool has_mail_with(int world_rank) const { return mail_ && arenas_[world_rank]; }
+  std::shared_ptr<Transfer> post(const OpCall& call, uint64_t group, int world_peer, void* data, size_t num_bytes,
+                                 std::string label);
   TransferProgress& transfers() { return transfers_; }
 
  private:
@@ -62,6 +67,8 @@ class MpiJob final : public JobLink {
   bool crowded_ = false;
   std::vector<std::string> hosts_;
   std::vector<std::shared_ptr<MemoryFile>> arenas_;  // of each world rank; null: of another host, or there is none
+  std::vector<int> neighbours_;  // world ranks of this host, this one too
+  std::shared_ptr<SharedMail> mail_;
   OpBoard board_;
   std::deque<Outgoing> outgoing_;  // sends that may not have left yet
   uint64_t num_questions_ = 0;

@@ -53,6 +53,35 @@ TEST(MpiBackends, GiveTheSameBitsInEveryRun) {
   }
 }
 
+// Whoever waits first carries a message out: the sender, or the receiver; with tensors that the other cannot reach, too.
+TEST(MpiBackends, MessagesAreCarriedOutByWhoeverWaits) {
+  Communicator& world = *worlds[kInPlace];
+  const int n = world.size(), next = (world.rank() + 1) % n, previous = (world.rank() + n - 1) % n;
+  uint64_t seed = 60;
+  const auto tensor = [](int64_t count, bool outside) {
+    if (!outside) return zeros({count}, DType::kF32);
+    auto memory = std::make_shared<std::vector<float>>(count);
+    return Tensor::from_memory(memory->data(), {count}, DType::kF32, Device::cpu(), memory);
+  };
+  for (bool sender_waits : {true, false})
+    for (bool outside_sends : {false, true})
+      for (bool outside_receives : {false, true})
+        for (int64_t count : {0, 128, 129, 70001}) {
+          const Tensor out = tensor(count, outside_sends), in = tensor(count, outside_receives);
+          copy(testing::values(DType::kF32, count, ++seed, world.rank()), out);
+          Work recv, send;
+          if (world.rank() % 2) recv = world.recv(in, previous, 2);
+          send = world.send(out, next, 2);
+          if (world.rank() % 2 == 0) recv = world.recv(in, previous, 2);
+          world.barrier();  // now both sides of all have been called
+          (sender_waits ? send : recv).wait();
+          world.barrier();
+          (sender_waits ? recv : send).wait();
+          testing::expect_same_bits(in, testing::values(DType::kF32, count, seed, previous),
+                                    text(count, " elements, sender waits: ", sender_waits));
+        }
+}
+
 // A tensor that the neighbours cannot reach makes all ranks take the way through MPI, to the same bits.
 TEST(MpiBackends, TensorsOutsideTheArenaCrossHostsToo) {
   constexpr int64_t n = 30011;
