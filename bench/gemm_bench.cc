@@ -6,12 +6,13 @@
 // "ratio" is the best backend's time over the chosen one's: 1.00 where the table is right. save=FILE writes the table
 // that these measurements give. Backends of one shape are interleaved, so ratios hold on a busy machine too; absolute
 // rates do not, and by=best, the fastest round of each, is then the better guide. precision=all times f32 operands in bf16x3
-// and bf16 beside the backends, where the machine can (see tensor/gemm.h). With up to 32 rows the weights are read from
-// memory, as in decoding, and GB/s counts their bytes. `train` also sets the input gradient of the head, 50257 terms a sum,
+// and bf16 beside the backends, where the machine can (see tensor/gemm.h), and prints their errors. With up to 32
+// rows the weights are read from memory, as in decoding, and GB/s counts their bytes. `train` also sets the input gradient of the head, 50257 terms a sum,
 // beside one plain sgemm of all of them.
 #include <omp.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <map>
@@ -24,6 +25,7 @@
 #include "tensor/cpu/onednn_gemm.h"
 #include "tensor/gemm_table.h"
 #include "tensor/memory_rate.h"
+#include "tensor/rng.h"
 
 namespace trireme {
 namespace {
@@ -78,6 +80,44 @@ void head_input_gradient(int64_t tokens, int rounds) {
   }
   print_row({.bench = "gemm", .what = text("input gradient of the head, ", tokens, " tokens"), .ours_s = median(ours),
              .peer = "one plain sgemm", .peer_s = median(plain)});
+}
+
+// How far products of standard normals are from f64, by each way to compute them in or from f32.
+void print_errors() {
+  constexpr int64_t kRows = 256, kColumns = 256, kDepth = 768;
+  std::vector<float> a(kRows * kDepth), b(kColumns * kDepth), c(kRows * kColumns);
+  uint64_t draws = 0;
+  const auto normal = [&] {  // Box and Muller 1958
+    const auto words = philox(1, 2, draws++, 0);
+    const double u = (words[0] + 0.5) * 0x1p-32, v = words[1] * 0x1p-32;
+    return static_cast<float>(std::sqrt(-2 * std::log(u)) * std::cos(2 * 3.14159265358979 * v));
+  };
+  for (float& x : a) x = normal();
+  for (float& x : b) x = normal();
+  std::vector<double> want;
+  double square = 0;
+  for (int64_t i = 0; i < kRows; ++i)
+    for (int64_t j = 0; j < kColumns; ++j) {
+      double sum = 0;
+      for (int64_t p = 0; p < kDepth; ++p) sum += double{a[i * kDepth + p]} * b[j * kDepth + p];
+      want.push_back(sum);
+      square += sum * sum;
+    }
+  const double size = std::sqrt(square / static_cast<double>(want.size()));
+  for (GemmBackend backend : {GemmBackend::kOneDnnSgemm, GemmBackend::kBf16x3, GemmBackend::kBf16}) {
+    const GemmShape shape{false, true, kRows, kColumns, kDepth};
+    if (!gemm_available(backend, shape)) continue;
+    gemm_with(backend, shape, 1, a.data(), kDepth, b.data(), kDepth, 0, c.data(), kColumns);
+    double errors = 0, worst = 0;
+    for (size_t i = 0; i < want.size(); ++i) {
+      const double error = std::abs(c[i] - want[i]);
+      errors += error * error;
+      worst = std::max(worst, error);
+    }
+    std::printf("error of %s, %s, over the product's root mean square: %.2g root mean square, %.2g at most\n",
+                text(shape).c_str(), std::string(name_of(backend)).c_str(),
+                std::sqrt(errors / static_cast<double>(want.size())) / size, worst / size);
+  }
 }
 
 int run(int argc, char** argv) {
@@ -166,6 +206,7 @@ int run(int argc, char** argv) {
              .ours_s = chosen_total, .floor_s = best_total});
   std::printf("all products once: chosen %.1f ms, best %.1f ms, ratio %.3f\n", chosen_total * 1e3, best_total * 1e3,
               best_total / chosen_total);
+  if (backends.size() > std::size(kGemmBackends)) print_errors();
   for (const auto& [b, times] : reduced_total)
     std::printf("f32 products once: chosen %.1f ms, %s %.1f ms, %.2f times as fast\n", times.first * 1e3,
                 std::string(name_of(b)).c_str(), times.second * 1e3, times.first / times.second);
