@@ -1,14 +1,15 @@
 // Compiled for AVX-512 with AMX wherever the compiler can; called only where amx_available().
 //
-// The unit multiplies a tile of 16 rows of 32 numbers, the first factor, by one of 32 x 16 whose rows go in pairs,
-// [16][16][2], the second. An operand whose numbers lie one after another along k is a first factor as it is; one
-// that lies along its rows or columns is a second one once pairs are interleaved; for the other role its tiles are transposed
-// as 16 x 16 words. So C is computed as it is where B is [k, n], and as its transpose B^T A^T where B is [n, k];
-// then at most one operand is transposed.
+// The unit multiplies a tile of 16 rows of 32 numbers, the first factor, by one of 32 x 16 whose rows go in
+// pairs, [16][16][2], the second. An operand whose numbers lie one after another along k is a first factor as
+// it is; one that lies across is a second one once pairs are interleaved; for the other role its tiles are
+// transposed as 16 x 16 words. So C is computed as it is where B is [k, n], and as its transpose B^T A^T
+// where B is [n, k]; then at most one operand is transposed.
 //
-// Whichever role it has, the operand with fewer rows or columns (X, of the two) is put in tiles for all threads, and 32
-// rows or columns of the other (Y) at a time by the thread that multiplies them, straight from f32 to the first cache
-// level; each thread's part of C stays with it as tiles until a stretch of k is done.
+// Whichever role it has, the operand with fewer rows or columns (X, of the two) is put in tiles for all
+// threads, and 32 rows or columns of the other (Y) at a time by the thread that multiplies them, straight
+// from f32 to the first cache level; each thread's part of C stays with it as tiles until a stretch of k is
+// done.
 #include "tensor/cpu/split_gemm.h"
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__)
@@ -23,16 +24,16 @@ namespace {
 
 using namespace avx512;
 
-constexpr int64_t kTile = 16, kDepth = 32;        // a tile: 16 rows of 32 numbers
+constexpr int64_t kTile = 16, kDepth = 32;  // a tile: 16 rows of 32 numbers
 constexpr int64_t kTileNumbers = kTile * kDepth;
-constexpr int64_t kPanel = 2 * kTile;             // rows or columns of an operand that are multiplied at once
+constexpr int64_t kPanel = 2 * kTile;  // rows or columns of an operand that are multiplied at once
 constexpr int64_t kPanelSums = kPanel * kPanel;
-constexpr int64_t kSlice = 256;                   // along k: Y's part of it stays in the first cache level
-constexpr int64_t kStretch = 2048;                // along k, for which X is in tiles, and one sum runs
-constexpr int64_t kShareRows = 512;               // of X that a task takes: a slice of them stays in the second level
-constexpr int64_t kSharePanels = 8;               // of Y
-constexpr int64_t kPassRows = 4096;               // of X that are in tiles at once, 32 MB
-constexpr int64_t kParallelWork = 1 << 18;        // multiply-adds below which one thread is as fast
+constexpr int64_t kSlice = 256;      // along k: Y's part of it stays in the first cache level
+constexpr int64_t kStretch = 2048;   // along k, for which X is in tiles, and one sum runs
+constexpr int64_t kShareRows = 512;  // of X that a task takes: a slice of them stays in the second level
+constexpr int64_t kSharePanels = 8;  // of Y
+constexpr int64_t kPassRows = 4096;  // of X that are in tiles at once, 32 MB
+constexpr int64_t kParallelWork = 1 << 18;  // multiply-adds below which one thread is as fast
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
@@ -62,10 +63,12 @@ inline Halves<H> split(__m512 v0, __m512 v1) {
                 too_large = _mm512_set1_epi32(0x7f7f8000);  // the least that rounds to infinity
   const __m512i b0 = _mm512_castps_si512(v0), b1 = _mm512_castps_si512(v1);
   const __m512i m0 = _mm512_and_si512(b0, magnitude), m1 = _mm512_and_si512(b1, magnitude);
-  const __mmask16 finite0 = _mm512_cmplt_epi32_mask(m0, infinity), finite1 = _mm512_cmplt_epi32_mask(m1, infinity);
+  const __mmask16 finite0 = _mm512_cmplt_epi32_mask(m0, infinity),
+                  finite1 = _mm512_cmplt_epi32_mask(m1, infinity);
   const __mmask16 large0 = _mm512_mask_cmpge_epi32_mask(finite0, m0, too_large),
                   large1 = _mm512_mask_cmpge_epi32_mask(finite1, m1, too_large);
-  const __m512i r0 = _mm512_mask_and_epi32(b0, large0, b0, high), r1 = _mm512_mask_and_epi32(b1, large1, b1, high);
+  const __m512i r0 = _mm512_mask_and_epi32(b0, large0, b0, high),
+                r1 = _mm512_mask_and_epi32(b1, large1, b1, high);
   Halves<H> out;
   out.part[0] = (__m512i)_mm512_cvtne2ps_pbh(_mm512_castsi512_ps(r1), _mm512_castsi512_ps(r0));
   if constexpr (H == 2) {
@@ -76,21 +79,23 @@ inline Halves<H> split(__m512 v0, __m512 v1) {
     const __m512 rest1 = _mm512_maskz_sub_ps(finite1, v1, widened(_mm512_extracti64x4_epi64(out.part[0], 1)));
     // Where the first half is cut off, so is the second, or their sum could be beyond the largest f32.
     const __m512i s0 = _mm512_castps_si512(rest0), s1 = _mm512_castps_si512(rest1);
-    out.part[1] = (__m512i)_mm512_cvtne2ps_pbh(_mm512_castsi512_ps(_mm512_mask_and_epi32(s1, large1, s1, high)),
-                                               _mm512_castsi512_ps(_mm512_mask_and_epi32(s0, large0, s0, high)));
+    out.part[1] =
+        (__m512i)_mm512_cvtne2ps_pbh(_mm512_castsi512_ps(_mm512_mask_and_epi32(s1, large1, s1, high)),
+                                     _mm512_castsi512_ps(_mm512_mask_and_epi32(s0, large0, s0, high)));
   }
   return out;
 }
 
 // Turns v0[0..15], v1[0..15] into pairs v0[0], v1[0], v0[1], ...
 inline __m512i interleave(__m512i v) {
-  alignas(64) static constexpr uint16_t kOrder[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                                      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  alignas(64) static constexpr uint16_t kOrder[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                      21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                      11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
   return _mm512_permutexvar_epi16(_mm512_load_si512(kOrder), v);
 }
 
-// Rows [row, row + 32) of X or Y, numbers [p, end) of each, as tiles: to[(end - p) / 32][H][2][512], with zeros for what
-// is not there. `fetch`: reads the 32 rows after them into the second cache level.
+// Rows [row, row + 32) of X or Y, numbers [p, end) of each, as tiles: to[(end - p) / 32][H][2][512], with
+// zeros for what is not there. `fetch`: reads the 32 rows after them into the second cache level.
 template <int H>
 void pack(const Operand& x, int64_t row, int64_t p, int64_t end, bool fetch, BF16* to) {
   for (; p < end; p += kDepth)
@@ -212,31 +217,82 @@ void store(const float* sums, const Output& out, int64_t i, int64_t rows, int64_
     }
 }
 
+// Of scratch: X's tiles, then for each thread a slice of a panel of Y and the sums of a task.
+struct Layout {
+  int64_t x_rows, x_bytes, y_bytes, own_bytes;  // x_rows: that are in tiles at once
+};
+Layout layout_of(int halves, int64_t x_count, int64_t k) {
+  constexpr auto kNumber = static_cast<int64_t>(sizeof(BF16));
+  Layout l;
+  l.x_rows = smaller(x_count, kPassRows);
+  l.x_bytes =
+      parts(l.x_rows, kPanel) * kPanel * smaller(kStretch, parts(k, kDepth) * kDepth) * halves * kNumber;
+  l.y_bytes = kPanel * kSlice * halves * kNumber;
+  l.own_bytes = l.y_bytes + kSharePanels * kShareRows * kPanel * static_cast<int64_t>(sizeof(float));
+  return l;
+}
+
+// What a task multiplies, over a stretch [begin, end) of k: blocks of 32 rows of X by panels of 32 of Y.
+struct Task {
+  int64_t begin, end, first_block, end_block, first_panel, end_panel;
+};
+
+// x_tiles: X's blocks over the stretch, `block_numbers` apart. Leaves sums[panel][block] of the task.
 template <int H>
-void product(const Operand& x, const Operand& y, bool x_is_a, int64_t k, const Output& output, char* scratch) {
-  const int64_t x_rows = smaller(x.count, kPassRows), all_panels = parts(y.count, kPanel);
+void run(const Task& t, const Operand& x, const Operand& y, const BF16* x_tiles, int64_t block_numbers,
+         BF16* y_tiles, float* sums) {
+  for (int64_t p = t.begin; p < t.end; p += kSlice) {
+    const int64_t slice_end = smaller(p + kSlice, t.end), steps = parts(slice_end - p, kDepth);
+    float* to = sums;
+    for (int64_t panel = t.first_panel; panel < t.end_panel; ++panel) {
+      pack<H>(y, panel * kPanel, p, slice_end, panel + 1 < t.end_panel, y_tiles);
+      for (int64_t block = t.first_block; block < t.end_block; ++block, to += kPanelSums) {
+        const BF16* x_here = x_tiles + block * block_numbers + (p - t.begin) * kPanel * H;
+        multiply<H>(x.first ? x_here : y_tiles, x.first ? y_tiles : x_here, steps, p == t.begin, to);
+      }
+    }
+  }
+}
+
+// The sums of a task into C, in the order of C's memory. X begins at its row `pass`.
+void store(const Task& t, const Operand& x, const Operand& y, int64_t pass, bool x_is_a, const float* sums,
+           const Output& out) {
+  const int64_t panels = t.end_panel - t.first_panel, blocks = t.end_block - t.first_block;
+  for (int64_t i = 0; i < panels * blocks; ++i) {
+    const int64_t panel = x_is_a ? i % panels : i / blocks, block = x_is_a ? i / panels : i % blocks;
+    const int64_t xi = pass + (t.first_block + block) * kPanel, yi = (t.first_panel + panel) * kPanel,
+                  nx = smaller(kPanel, x.count - xi), ny = smaller(kPanel, y.count - yi);
+    const float* from = sums + (panel * blocks + block) * kPanelSums;
+    if (x_is_a)
+      store(from, out, xi, nx, yi, ny);
+    else
+      store(from, out, yi, ny, xi, nx);
+  }
+}
+
+template <int H>
+void product(const Operand& x, const Operand& y, bool x_is_a, int64_t k, const Output& output,
+             char* scratch) {
+  const Layout layout = layout_of(H, x.count, k);
+  const int64_t all_panels = parts(y.count, kPanel);
   const bool parallel = x.count * y.count * k > kParallelWork;
-  // Enough tasks for all threads: fewer panels each, then fewer rows.
+  // Enough tasks for all threads: with fewer rows each, then with fewer panels.
   const int64_t wanted = parallel ? 4 * omp_get_max_threads() : 1;
   int64_t share_rows = kShareRows;
-  while (share_rows > 4 * kPanel && parts(x_rows, share_rows) * all_panels < wanted) share_rows /= 2;
+  while (share_rows > 4 * kPanel && parts(layout.x_rows, share_rows) * all_panels < wanted) share_rows /= 2;
   const int64_t panels =
-      larger(1, smaller(kSharePanels, parts(x_rows, share_rows) * all_panels / wanted));
-  const int64_t groups = parts(all_panels, panels);
+      larger(1, smaller(kSharePanels, parts(layout.x_rows, share_rows) * all_panels / wanted));
+  const int64_t groups = parts(all_panels, panels), share_blocks = share_rows / kPanel;
   BF16* x_tiles = reinterpret_cast<BF16*>(scratch);
-  const int64_t x_numbers = parts(x_rows, kPanel) * kPanel * H * smaller(kStretch, parts(k, kDepth) * kDepth);
-  char* own = scratch + x_numbers * static_cast<int64_t>(sizeof(BF16));
 #pragma omp parallel if (parallel)
   {
     const TileState tiles;
-    constexpr int64_t kSlicePanel = kPanel * kSlice * H;
-    BF16* y_tiles = reinterpret_cast<BF16*>(own + omp_get_thread_num() *
-                                                      (kSlicePanel * static_cast<int64_t>(sizeof(BF16)) +
-                                                       kSharePanels * kShareRows * kPanel * static_cast<int64_t>(sizeof(float))));
-    float* sums = reinterpret_cast<float*>(y_tiles + kSlicePanel);
-    for (int64_t pass = 0; pass < x.count; pass += x_rows) {
-      const int64_t rows_here = smaller(x_rows, x.count - pass), blocks = parts(rows_here, kPanel),
-                    shares = parts(rows_here, share_rows);
+    char* own = scratch + layout.x_bytes + omp_get_thread_num() * layout.own_bytes;
+    BF16* y_tiles = reinterpret_cast<BF16*>(own);
+    float* sums = reinterpret_cast<float*>(own + layout.y_bytes);
+    for (int64_t pass = 0; pass < x.count; pass += layout.x_rows) {
+      const int64_t blocks = parts(smaller(layout.x_rows, x.count - pass), kPanel),
+                    shares = parts(blocks, share_blocks);
       for (int64_t stretch = 0; stretch < k; stretch += kStretch) {
         const int64_t end = smaller(stretch + kStretch, k), slices = parts(end - stretch, kSlice),
                       block_numbers = parts(end - stretch, kDepth) * kDepth * kPanel * H;
@@ -244,42 +300,22 @@ void product(const Operand& x, const Operand& y, bool x_is_a, int64_t k, const O
         if (stretch > 0) out.beta = 1;
 #pragma omp for collapse(2) schedule(static)
         for (int64_t block = 0; block < blocks; ++block)
-          for (int64_t slice = 0; slice < slices; ++slice)
-            pack<H>(x, pass + block * kPanel, stretch + slice * kSlice,
-                    smaller(stretch + (slice + 1) * kSlice, end), false,
-                    x_tiles + block * block_numbers + slice * kSlicePanel);
+          for (int64_t slice = 0; slice < slices; ++slice) {
+            const int64_t p = stretch + slice * kSlice;
+            pack<H>(x, pass + block * kPanel, p, smaller(p + kSlice, end), false,
+                    x_tiles + block * block_numbers + slice * kSlice * kPanel * H);
+          }
 #pragma omp for collapse(2) schedule(dynamic, 1)
         for (int64_t share = 0; share < shares; ++share)
           for (int64_t group = 0; group < groups; ++group) {
-            const int64_t first_block = share * share_rows / kPanel,
-                          end_block = smaller((share + 1) * share_rows / kPanel, blocks),
-                          first_panel = group * panels, end_panel = smaller(first_panel + panels, all_panels);
-            const auto sums_of = [&](int64_t panel, int64_t block) {
-              return sums + ((panel - first_panel) * (kShareRows / kPanel) + block - first_block) * kPanelSums;
-            };
-            for (int64_t p = stretch; p < end; p += kSlice) {
-              const int64_t slice_end = smaller(p + kSlice, end), steps = parts(slice_end - p, kDepth);
-              for (int64_t panel = first_panel; panel < end_panel; ++panel) {
-                pack<H>(y, panel * kPanel, p, slice_end, panel + 1 < end_panel, y_tiles);
-                for (int64_t block = first_block; block < end_block; ++block) {
-                  const BF16* x_here = x_tiles + block * block_numbers + (p - stretch) * kPanel * H;
-                  multiply<H>(x.first ? x_here : y_tiles, x.first ? y_tiles : x_here, steps, p == stretch,
-                              sums_of(panel, block));
-                }
-              }
-            }
-            // In the order of C's memory.
-            const int64_t num_panels = end_panel - first_panel, num_blocks = end_block - first_block;
-            for (int64_t i = 0; i < num_panels * num_blocks; ++i) {
-              const int64_t panel = first_panel + (x_is_a ? i % num_panels : i / num_blocks),
-                            block = first_block + (x_is_a ? i / num_panels : i % num_blocks);
-              const int64_t xi = pass + block * kPanel, yi = panel * kPanel, nx = smaller(kPanel, x.count - xi),
-                            ny = smaller(kPanel, y.count - yi);
-              if (x_is_a)
-                store(sums_of(panel, block), out, xi, nx, yi, ny);
-              else
-                store(sums_of(panel, block), out, yi, ny, xi, nx);
-            }
+            const Task task{stretch,
+                            end,
+                            share * share_blocks,
+                            smaller((share + 1) * share_blocks, blocks),
+                            group * panels,
+                            smaller((group + 1) * panels, all_panels)};
+            run<H>(task, x, y, x_tiles, block_numbers, y_tiles, sums);
+            store(task, x, y, pass, x_is_a, sums, out);
           }
       }
     }
@@ -289,10 +325,8 @@ void product(const Operand& x, const Operand& y, bool x_is_a, int64_t k, const O
 }  // namespace
 
 int64_t split_gemm_scratch(int halves, int64_t m, int64_t n, int64_t k, int threads) {
-  const int64_t rows = smaller(smaller(m, n), kPassRows), depth = smaller(kStretch, parts(k, kDepth) * kDepth);
-  return parts(rows, kPanel) * kPanel * halves * depth * static_cast<int64_t>(sizeof(BF16)) +
-         threads * (kPanel * kSlice * halves * static_cast<int64_t>(sizeof(BF16)) +
-                    kSharePanels * kShareRows * kPanel * static_cast<int64_t>(sizeof(float)));
+  const Layout layout = layout_of(halves, smaller(m, n), k);
+  return layout.x_bytes + threads * layout.own_bytes;
 }
 
 void split_gemm(int halves, bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, float alpha,
@@ -316,8 +350,8 @@ namespace trireme::cpu {
 
 int64_t split_gemm_scratch(int, int64_t, int64_t, int64_t, int) { return 0; }
 
-void split_gemm(int, bool, bool, int64_t, int64_t, int64_t, float, const float*, int64_t, const float*, int64_t, float,
-                float*, int64_t, void*) {
+void split_gemm(int, bool, bool, int64_t, int64_t, int64_t, float, const float*, int64_t, const float*,
+                int64_t, float, float*, int64_t, void*) {
   __builtin_trap();  // REQUIRES: amx_available()
 }
 

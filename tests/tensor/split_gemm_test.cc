@@ -14,7 +14,8 @@
 namespace trireme::testing {
 namespace {
 
-constexpr float kNaN = std::numeric_limits<float>::quiet_NaN(), kInfinity = std::numeric_limits<float>::infinity(),
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN(),
+                kInfinity = std::numeric_limits<float>::infinity(),
                 kLargest = std::numeric_limits<float>::max();
 
 // What one term a b of a sum may be off, over |a| |b|: both roundings of a bf16 are within 2^-8.
@@ -39,8 +40,12 @@ struct Operands {
       for (int64_t i = 0; i < s.m; ++i)
         for (int64_t j = 0; j < s.n; ++j) c.data<float>()[i * ldc + j] = kNaN;
   }
-  float& a_at(int64_t i, int64_t p) const { return a.data<float>()[shape.transpose_a ? p * lda + i : i * lda + p]; }
-  float& b_at(int64_t p, int64_t j) const { return b.data<float>()[shape.transpose_b ? j * ldb + p : p * ldb + j]; }
+  float& a_at(int64_t i, int64_t p) const {
+    return a.data<float>()[shape.transpose_a ? p * lda + i : i * lda + p];
+  }
+  float& b_at(int64_t p, int64_t j) const {
+    return b.data<float>()[shape.transpose_b ? j * ldb + p : p * ldb + j];
+  }
 
   Tensor run(GemmBackend backend) const {
     Tensor to = empty_like(c);
@@ -52,7 +57,8 @@ struct Operands {
   // `lost`: what else an operand may lose of each number, for those too small for the unit.
   void check(GemmBackend backend, double lost = 0) const {
     const Tensor got = run(backend);
-    // f32 roundings of partial sums no larger than that of |a| |b|, up to three of them a term, as a random walk.
+    // f32 roundings of partial sums no larger than that of |a| |b|, up to three of them a term, as a random
+    // walk.
     const double sums = 4 * 0x1p-24 * std::sqrt(3.0 * static_cast<double>(shape.k) + 2);
     int wrong = 0;
     for (int64_t i = 0; i < shape.m; ++i)
@@ -80,10 +86,12 @@ struct Operands {
   }
 
  private:
-  static Tensor padded(int64_t rows, int64_t columns, int64_t extra, float outside, uint64_t seed, double scale) {
+  static Tensor padded(int64_t rows, int64_t columns, int64_t extra, float outside, uint64_t seed,
+                       double scale) {
     Tensor t = random({rows, columns + extra}, DType::kF32, seed, scale);
     for (int64_t i = 0; i < rows; ++i)
-      for (int64_t j = columns; j < columns + extra; ++j) t.data<float>()[i * (columns + extra) + j] = outside;
+      for (int64_t j = columns; j < columns + extra; ++j)
+        t.data<float>()[i * (columns + extra) + j] = outside;
     return t;
   }
 };
@@ -107,16 +115,26 @@ INSTANTIATE_TEST_SUITE_P(Precisions, SplitGemm, ::testing::Values(GemmBackend::k
                          [](const auto& info) { return std::string(name_of(info.param)); });
 
 TEST_P(SplitGemm, StaysWithinItsErrorOnOddShapes) {
-  for (auto [m, n, k] : {std::array<int64_t, 3>{1, 1, 1}, {1, 2, 31}, {2, 1, 33}, {3, 5, 7}, {15, 17, 16}, {16, 16, 32},
-                         {17, 15, 64}, {31, 33, 47}, {32, 32, 255}, {33, 31, 257}, {65, 1, 40}, {1, 65, 97}})
+  for (auto [m, n, k] : {std::array<int64_t, 3>{1, 1, 1},
+                         {1, 2, 31},
+                         {2, 1, 33},
+                         {3, 5, 7},
+                         {15, 17, 16},
+                         {16, 16, 32},
+                         {17, 15, 64},
+                         {31, 33, 47},
+                         {32, 32, 255},
+                         {33, 31, 257},
+                         {65, 1, 40},
+                         {1, 65, 97}})
     check_all(m, n, k);
 }
 
 TEST_P(SplitGemm, StaysWithinItsErrorOverSlicesStretchesAndSharesOfThreads) {
-  check_all(70, 300, 520);    // slices of k, groups of panels
-  check_all(300, 70, 300);    // the other operand is the smaller
-  check_all(5, 40, 4100);     // stretches of k, of which the first alone may take beta
-  check_all(600, 530, 40);    // shares of rows
+  check_all(70, 300, 520);  // slices of k, groups of panels
+  check_all(300, 70, 300);  // the other operand is the smaller
+  check_all(5, 40, 4100);   // stretches of k, of which the first alone may take beta
+  check_all(600, 530, 40);  // shares of rows
 }
 
 TEST_P(SplitGemm, TakesMoreRowsThanAreInTilesAtOnce) {
@@ -160,11 +178,13 @@ TEST_P(SplitGemm, GivesARowTheSameBitsAmongAnyOthersAndOnAnyNumberOfThreads) {
     };
     const Tensor all = part(0, 150, 0, 130, 1);
     for (int t : {2, 3, 7}) expect_equal(part(0, 150, 0, 130, t), all, text(whole, ", ", t, " threads"));
-    for (auto [i, m, j, n] : {std::array<int64_t, 4>{3, 1, 0, 130}, {0, 1, 4, 7}, {40, 70, 5, 33}, {7, 140, 129, 1}}) {
+    for (auto [i, m, j, n] :
+         {std::array<int64_t, 4>{3, 1, 0, 130}, {0, 1, 4, 7}, {40, 70, 5, 33}, {7, 140, 129, 1}}) {
       const Tensor some = part(i, m, j, n, 2);
       Tensor want = empty({m, n}, DType::kF32);
       for (int64_t r = 0; r < m; ++r)
-        for (int64_t q = 0; q < n; ++q) want.data<float>()[r * n + q] = all.data<float>()[(i + r) * 130 + j + q];
+        for (int64_t q = 0; q < n; ++q)
+          want.data<float>()[r * n + q] = all.data<float>()[(i + r) * 130 + j + q];
       expect_equal(some, want, text(whole, ", rows from ", i, ", columns from ", j));
     }
   }
@@ -184,11 +204,14 @@ TEST_P(SplitGemm, SpreadsNonFiniteNumbersToTheirRowsAndColumnsAlone) {
         if (j == 6)
           EXPECT_TRUE(std::isnan(g)) << s << ' ' << i;
         else if ((i == 3 || i == 9) && GetParam() == GemmBackend::kBf16)
-          EXPECT_EQ(g, i == 3 ? std::copysign(kInfinity, x.b_at(20, j)) : -std::copysign(kInfinity, x.b_at(33, j))) << s;
+          EXPECT_EQ(
+              g, i == 3 ? std::copysign(kInfinity, x.b_at(20, j)) : -std::copysign(kInfinity, x.b_at(33, j)))
+              << s;
         else if (i == 3 || i == 9)
           EXPECT_FALSE(std::isfinite(g)) << s << ' ' << j;
         else
-          EXPECT_EQ(std::bit_cast<uint32_t>(g), std::bit_cast<uint32_t>(want.data<float>()[i * s.n + j])) << s;
+          EXPECT_EQ(std::bit_cast<uint32_t>(g), std::bit_cast<uint32_t>(want.data<float>()[i * s.n + j]))
+              << s;
       }
   }
 }
@@ -207,7 +230,8 @@ TEST_P(SplitGemm, TakesNumbersOfAnySize) {
     x.check(GetParam());
   }
   const float one = 1;
-  for (const float large : {kLargest, -kLargest, std::nextafter(kLargest, 0.0f), 0x1.fefffep127f, 0x1.fe8p127f}) {
+  for (const float large :
+       {kLargest, -kLargest, std::nextafter(kLargest, 0.0f), 0x1.fefffep127f, 0x1.fe8p127f}) {
     float c = 0;
     gemm_with(GetParam(), {false, false, 1, 1, 1}, 1, &large, 1, &one, 1, 0, &c, 1);
     EXPECT_NEAR(c / large, 1, GetParam() == GemmBackend::kBf16x3 ? 0x1p-15 : 0x1p-7) << large;
@@ -257,9 +281,8 @@ TEST(MatmulPrecision, IsWhatTheTableInForceSays) {
     EXPECT_GT(measure_gemm_rate(1), 1e8);
     EXPECT_GT(measure_gemm_rate(1, MatmulPrecision::kF32), 1e8);
     EXPECT_TRUE(gemm_table() == table);
-    EXPECT_CONTAINS(message_of<ConfigError>([&] {
-                      gemm_with(backend, bf16, 1, x.a.raw(), 60, x.b.raw(), 60, 0, got.raw(), 50);
-                    }),
+    EXPECT_CONTAINS(message_of<ConfigError>(
+                        [&] { gemm_with(backend, bf16, 1, x.a.raw(), 60, x.b.raw(), 60, 0, got.raw(), 50); }),
                     "is not available");
   }
   use_gemm_table(before);

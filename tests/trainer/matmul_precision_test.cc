@@ -22,7 +22,8 @@ RunOutcome run_in(MatmulPrecision precision, const ModelConfig& model, const Lay
 double largest_difference(const std::vector<double>& a, const std::vector<double>& b) {
   EXPECT_EQ(a.size(), b.size());
   double largest = 0;
-  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) largest = std::max(largest, std::abs(a[i] - b[i]) / b[i]);
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i)
+    largest = std::max(largest, std::abs(a[i] - b[i]) / b[i]);
   return largest;
 }
 
@@ -44,16 +45,18 @@ TEST_P(MatmulPrecisionTest, LossesFollowThoseOfF32AsCloselyAsTheBitsAllow) {
   RecordProperty("bf16x3", std::to_string(x3));
   RecordProperty("bf16", std::to_string(bf16));
   EXPECT_LT(x3, 2e-5);
-  EXPECT_GT(x3, 0);     // it was in force
+  EXPECT_GT(x3, 0);  // it was in force
   EXPECT_LT(bf16, 5e-3);
   EXPECT_GT(bf16, 4 * x3);
 }
 
-// What layouts add up in another order differs by roundings of f32, which the halves of later numbers pass on.
+// What layouts add up in another order differs by roundings of f32, which the halves of later numbers pass
+// on.
 TEST_P(MatmulPrecisionTest, LayoutsAgree) {
   const RunOutcome want = run_in(MatmulPrecision::kBf16x3, model(), {.micro_batch = 8});
-  for (const Layout& layout : {Layout{.dp = 2, .zero = 1, .micro_batch = 2}, Layout{.tp = 2, .sequence = true, .micro_batch = 4},
-                               Layout{.pp = 2, .micro_batch = 2}, Layout{.dp = 2, .tp = 2, .pp = 2, .micro_batch = 1}})
+  for (const Layout& layout :
+       {Layout{.dp = 2, .zero = 1, .micro_batch = 2}, Layout{.tp = 2, .sequence = true, .micro_batch = 4},
+        Layout{.pp = 2, .micro_batch = 2}, Layout{.dp = 2, .tp = 2, .pp = 2, .micro_batch = 1}})
     expect_same_run(run_in(MatmulPrecision::kBf16x3, model(), layout), want, 2e-4, describe(layout));
 }
 
