@@ -4,9 +4,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <exception>
 #include <iostream>
+#include <thread>
 
 #include "comm/backend.h"
 #include "comm/host_group.h"
@@ -123,6 +125,17 @@ bool mpi_is_up() {
   return initialized && !finalized;
 }
 
+// MPI_Finalize asks the launcher to let all ranks go at once, and Open MPI 4.1's mpirun at times hangs when another rank
+// aborts the job meanwhile. So a rank that is through waits for the others in MPI: who is in MPI_Finalize has no one to wait
+// for, and all others mpirun ends.
+void wait_for_all_ranks() {
+  MPI_Request all = MPI_REQUEST_NULL;
+  if (MPI_Ibarrier(MPI_COMM_WORLD, &all) != MPI_SUCCESS) return;
+  int done = 0;
+  while (MPI_Test(&all, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && !done)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}
+
 }  // namespace
 
 MpiEnvironment::MpiEnvironment() : unwinding_at_start_(std::uncaught_exceptions()) {
@@ -141,6 +154,7 @@ MpiEnvironment::~MpiEnvironment() {
   if (!mpi_is_up()) return;
   if (std::uncaught_exceptions() > unwinding_at_start_)
     abort_job(1, "an error left the scope of MPI; see above, or catch it before");
+  wait_for_all_ranks();
   MPI_Finalize();
 }
 

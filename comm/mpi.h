@@ -10,7 +10,8 @@ namespace trireme {
 
 // MPI is up while this lives. One a process, made in main before any other thread uses MPI; communicators and watchdogs
 // must be gone before it. Destroyed by an exception, it ends the whole job with exit code 1, since other ranks may wait
-// for this one: so catch errors within its scope and call abort_job, which says what happened.
+// for this one: so catch errors within its scope and call abort_job, which says what happened. Otherwise its end waits for
+// that of all other ranks.
 // Throws CommError if the MPI library has no MPI_THREAD_MULTIPLE.
 class MpiEnvironment {
  public:
