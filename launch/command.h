@@ -43,6 +43,13 @@ class Job {
   std::unique_ptr<Watchdog> watchdog_;
 };
 
+// What the launcher that started this process said of its place, before any Job: rank 0 of 1 without one. What all ranks
+// would print alike (help, a dry run) is printed by rank 0.
+struct LaunchedPlace {
+  int rank = 0, size = 1;
+};
+LaunchedPlace launched_place();
+
 // For an error that all ranks meet alike before they have a Job, such as an unknown option: rank 0 alone prints it, and
 // none ends before. Returns kExitUsage.
 int end_with_error(const std::string& message);

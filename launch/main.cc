@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 
 #include "base/error.h"
 #include "base/nearest_name.h"
@@ -41,6 +43,10 @@ int run(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);
   std::signal(SIGPIPE, SIG_IGN);
   const std::string name = argc > 1 ? argv[1] : "";
+  // These answer alike on all ranks: rank 0's is shown.
+  const auto asks = [](const char* word) { return !std::strcmp(word, "--help") || !std::strcmp(word, "--dry-run"); };
+  if (launched_place().rank > 0 && (name == "--version" || name == "-h" || name == "help" || std::any_of(argv + 1, argv + argc, asks)))
+    if (!std::freopen("/dev/null", "w", stdout)) throw FileError("/dev/null: cannot open");
   if (name == "--version") {
     std::printf("trireme %s\n", TRIREME_VERSION);
     return 0;

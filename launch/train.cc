@@ -22,7 +22,7 @@ constexpr char kHelp[] =
     "Trains the run that CONFIG describes, or goes on with it from its last checkpoint. Any value of the config can be\n"
     "given on the command line. SIGUSR1, SIGTERM or Ctrl-C: saves and ends with exit code 75; the same command goes on.\n\n"
     "  --dry-run            print layout, memory, a predicted step and the best layouts found, and end\n"
-    "  --ranks N[,N...]     ranks that a dry run assumes (default: 1); of several, a table\n"
+    "  --ranks N[,N...]     ranks that a dry run assumes (default: those mpirun started, or 1); of several, a table\n"
     "  --rates FILE         predict with these rates, of `mpirun -np N trireme doctor --json`, instead of measuring some\n"
     "  --ranks-per-host N   (default: that of --rates, else as many as this host has cores)\n"
     "  --memory-gb G        of a rank, for the layouts found (default: this host's, divided by its ranks)\n\n"
@@ -70,7 +70,7 @@ std::vector<int> rank_counts(const std::string& list) {
 
 DryRunOptions dry_run_options(const Arguments& args, const RunConfig& config) {
   DryRunOptions options;
-  options.world_sizes = rank_counts(args.value("ranks").value_or("1"));
+  options.world_sizes = rank_counts(args.value("ranks").value_or(std::to_string(launched_place().size)));
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   const int most = *std::max_element(options.world_sizes.begin(), options.world_sizes.end());
   options.ranks_per_host = static_cast<int>(args.integer("ranks-per-host", std::min(cores, most), 1, 1 << 16));

@@ -21,8 +21,9 @@ void agreed(Communicator& world, Fn&& fn) {
     fn();
   } catch (const Error& e) {
     mine = e.what();
-  } catch (const std::bad_alloc&) {
-    mine = "out of memory; use more ranks, a smaller train.micro_batch or train.recompute";
+  } catch (const std::bad_alloc& e) {
+    const std::string what = e.what();  // an allocator's own says how much of what
+    mine = (what == std::bad_alloc().what() ? "out of memory" : what) + "; use more ranks, a smaller train.micro_batch or train.recompute";
   }
   const std::vector<std::string> all = world.all_gather_strings(mine);
   std::string first;
