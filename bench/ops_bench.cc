@@ -128,22 +128,22 @@ void bench_ops(DType dtype) {
     report(name, median_seconds([&] { op(in); }), forward_bytes, bandwidth);
     report(name + " backward", backward_seconds(in, grad, op), backward_bytes, bandwidth);
   };
-  both("layer_norm", x, dy, [&](const Tensor& v) { return layer_norm(v, w, b); }, 2 * small, 3 * small, bw_small);
-  both("rms_norm", x, dy, [&](const Tensor& v) { return rms_norm(v, w); }, 2 * small, 3 * small, bw_small);
-  both("dropout", x, dy, [&](const Tensor& v) { return dropout(v, rows); }, 2 * small, 2 * small, bw_small);
-  both("add_bias_dropout, no dropout", x, dy, [&](const Tensor& v) { return add_bias_dropout(r, v, bias, {}); },
+  both(type + " layer_norm", x, dy, [&](const Tensor& v) { return layer_norm(v, w, b); }, 2 * small, 3 * small, bw_small);
+  both(type + " rms_norm", x, dy, [&](const Tensor& v) { return rms_norm(v, w); }, 2 * small, 3 * small, bw_small);
+  both(type + " dropout", x, dy, [&](const Tensor& v) { return dropout(v, rows); }, 2 * small, 2 * small, bw_small);
+  both(type + " add_bias_dropout, no dropout", x, dy, [&](const Tensor& v) { return add_bias_dropout(r, v, bias, {}); },
        3 * small, small, bw_small);
-  both("add_bias_dropout", x, dy, [&](const Tensor& v) { return add_bias_dropout(r, v, bias, rows); }, 3 * small,
+  both(type + " add_bias_dropout", x, dy, [&](const Tensor& v) { return add_bias_dropout(r, v, bias, rows); }, 3 * small,
        2 * small, bw_small);
-  both("residual_layer_norm, no dropout", x, dy,
+  both(type + " residual_layer_norm, no dropout", x, dy,
        [&](const Tensor& v) { return residual_layer_norm(r, v, bias, {}, w, b).normed; }, 4 * small, 3 * small, bw_small);
-  both("residual_layer_norm", x, dy, [&](const Tensor& v) { return residual_layer_norm(r, v, bias, rows, w, b).normed; },
+  both(type + " residual_layer_norm", x, dy, [&](const Tensor& v) { return residual_layer_norm(r, v, bias, rows, w, b).normed; },
        4 * small, 4 * small, bw_small);
-  both("bias_gelu tanh", wx, wdy, [&](const Tensor& v) { return bias_gelu(v, wide_bias, Gelu::kTanh); }, 2 * large,
+  both(type + " bias_gelu tanh", wx, wdy, [&](const Tensor& v) { return bias_gelu(v, wide_bias, Gelu::kTanh); }, 2 * large,
        3 * large, bw_large);
-  both("bias_gelu erf", wx, wdy, [&](const Tensor& v) { return bias_gelu(v, wide_bias, Gelu::kErf); }, 2 * large,
+  both(type + " bias_gelu erf", wx, wdy, [&](const Tensor& v) { return bias_gelu(v, wide_bias, Gelu::kErf); }, 2 * large,
        3 * large, bw_large);
-  both("swiglu", wx, half, [&](const Tensor& v) { return swiglu(v); }, 1.5 * large, 2.5 * large, bw_large);
+  both(type + " swiglu", wx, half, [&](const Tensor& v) { return swiglu(v); }, 1.5 * large, 2.5 * large, bw_large);
   Tensor ids = empty({tokens}, DType::kI32);
   for (int64_t t = 0; t < tokens; ++t) ids.data<int32_t>()[t] = static_cast<int32_t>(philox(1, 2, t, 0)[0] % 8192);
   std::vector<GradSlot> table_slot(1);
@@ -151,14 +151,14 @@ void bench_ops(DType dtype) {
   table_slot[0].grad = zeros({8192, dim}, DType::kF32);
   table_slot[0].empty = false;
   table.set_slot(&table_slot[0]);
-  both("embedding", ids, dy, [&](const Tensor& v) { return embedding(v, table); }, 2 * small,
+  both(type + " embedding", ids, dy, [&](const Tensor& v) { return embedding(v, table); }, 2 * small,
        small + 8.0 * static_cast<double>(tokens * dim), bw_small);
-  report("sum_of_squares [T,F]", median_seconds([&] { sum_of_squares(wx); }), large, bw_large);
-  report("all_finite [T,F]", median_seconds([&] { all_finite(wx); }), large, bw_large);
+  report(type + " sum_of_squares [T,F]", median_seconds([&] { sum_of_squares(wx); }), large, bw_large);
+  report(type + " all_finite [T,F]", median_seconds([&] { all_finite(wx); }), large, bw_large);
   if (dtype != DType::kF32)
-    report("cast to f32 [T,F]", median_seconds([&] { cast(wx, DType::kF32); }), large + large / e * 4, bw_large);
+    report(type + " cast to f32 [T,F]", median_seconds([&] { cast(wx, DType::kF32); }), large + large / e * 4, bw_large);
   else
-    report("cast to bf16 [T,F]", median_seconds([&] { cast(wx, DType::kBF16); }), 1.5 * large, bw_large);
+    report(type + " cast to bf16 [T,F]", median_seconds([&] { cast(wx, DType::kBF16); }), 1.5 * large, bw_large);
 }
 
 void bench_adamw(int64_t count) {

@@ -6,8 +6,9 @@
 Every round runs one step of each program: the floor, Trireme at layouts and settings, and PyTorch (which PYTHON has) in
 its best known settings. preload is an allocator for PyTorch (tcmalloc: glibc's costs it many page faults). Left out
 unless named: Trireme with two ranks, with recomputation, and with products in bf16x3 or bf16 (run.matmul_precision). `only`
-names the beginnings of the programs' names, `exactly` the whole names. All take the same tokens a step: with two data ranks each has half of
-the batch. Ranks have one thread each. The floor and PyTorch know no micro-batches. README.md says how to set PYTHON up.
+names the beginnings of the programs' names, `exactly` the whole names. All take the same tokens a step: with two data ranks
+each has half of the batch. Ranks have one thread each. The floor and PyTorch know no micro-batches. README.md says how to
+set PYTHON up.
 """
 import os
 import pathlib
