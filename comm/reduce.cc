@@ -134,7 +134,7 @@ TRIREME_INLINE void reduce_blocks(const Job& job) {
   using A = decltype(load(static_cast<const In*>(nullptr)));
   // The sums of a block stay in the first-level cache. Past the caches a few lines at a time: a page of one output after
   // another would leave the others waiting.
-  constexpr int64_t kBlock = 1024, kStreamedBlock = 256;
+  constexpr int64_t kBlock = 1024, kStreamedBlock = 64;
   const int64_t block = job.stream ? kStreamedBlock : kBlock;
   alignas(kStreamed) A sums[kBlock];
   alignas(kStreamed) A group_sums[kBlock];
