@@ -5,8 +5,8 @@
 //
 // "ratio" is the best backend's time over the chosen one's: 1.00 where the table is right. save=FILE writes the table
 // that these measurements give. Backends of one shape are interleaved, so ratios hold on a busy machine too; absolute
-// rates do not, and by=best, the fastest round of each, is then the better guide. precision=all times f32 operands in bf16x3
-// and bf16 beside the backends, where the machine can (see tensor/gemm.h), and prints their errors. With up to 32
+// rates do not, and by=best, the fastest round of each, is then the better guide. precision=all times f32 operands in bf16x3,
+// bf16 and f16 beside the backends, where the machine can (see tensor/gemm.h), and prints their errors. With up to 32
 // rows the weights are read from memory, as in decoding, and GB/s counts their bytes. `train` also sets the input gradient of the head, 50257 terms a sum,
 // beside one plain sgemm of all of them.
 #include <omp.h>
@@ -104,7 +104,7 @@ void print_errors() {
       square += sum * sum;
     }
   const double size = std::sqrt(square / static_cast<double>(want.size()));
-  for (GemmBackend backend : {GemmBackend::kOneDnnSgemm, GemmBackend::kBf16x3, GemmBackend::kBf16}) {
+  for (GemmBackend backend : {GemmBackend::kOneDnnSgemm, GemmBackend::kBf16x3, GemmBackend::kBf16, GemmBackend::kF16}) {
     const GemmShape shape{false, true, kRows, kColumns, kDepth};
     if (!gemm_available(backend, shape)) continue;
     gemm_with(backend, shape, 1, a.data(), kDepth, b.data(), kDepth, 0, c.data(), kColumns);
@@ -139,7 +139,8 @@ int run(int argc, char** argv) {
     else if (arg == "dtype=f16") types = {DType::kF16};
     else if (arg.starts_with("save=")) save = arg.substr(5);
     else if (arg == "by=best" || arg == "by=median") by_best = arg == "by=best";
-    else if (arg == "precision=all") backends.insert(backends.end(), {GemmBackend::kBf16x3, GemmBackend::kBf16});
+    else if (arg == "precision=all")
+      backends.insert(backends.end(), {GemmBackend::kBf16x3, GemmBackend::kBf16, GemmBackend::kF16});
     else if (arg != "dtype=all") throw ConfigError(text("gemm_bench: unknown argument ", arg));
   }
   if (threads > 0) omp_set_num_threads(threads);

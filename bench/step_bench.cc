@@ -1,6 +1,6 @@
 // One training step of the GPT-2 124M shape in f32 with AdamW, by parts, at any layout:
 //   step_bench [batch=4] [length=64] [steps=7] [zero=0] [recompute=none|selective|full] [clip=1]
-//              [precision=f32|bf16x3|bf16]                                                    one process
+//              [precision=f32|bf16x3|bf16|f16]                                                    one process
 //   mpirun -np 2 step_bench batch=2 ...                                                          data parallel, batch a rank
 // Prints the median step, tokens/s of all ranks, what of the step was forward and backward, reductions, update, and the
 // memory: counted before the run, tensors at their peak, resident at its peak. clip=0 does not clip gradients.
@@ -55,9 +55,9 @@ int run(Communicator& world, const BenchArguments& args) {
   TrainStep train(model, buckets, optimizer, options);
   const std::string precision = args.word("precision", "f32");
   GemmTable table;
-  for (MatmulPrecision p : {MatmulPrecision::kBf16x3, MatmulPrecision::kBf16})
+  for (MatmulPrecision p : {MatmulPrecision::kBf16x3, MatmulPrecision::kBf16, MatmulPrecision::kF16})
     if (name_of(p) == precision) table.set_precision(p);
-  check<ConfigError>(name_of(table.precision()) == precision, "precision=", precision, " is not f32, bf16x3 or bf16");
+  check<ConfigError>(name_of(table.precision()) == precision, "precision=", precision, " is not f32, bf16x3, bf16 or f16");
   use_gemm_table(table);
   const int64_t micro_batches = number("micro_batches", 1);
   std::vector<TokenBatch> batches;

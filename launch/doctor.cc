@@ -124,6 +124,8 @@ void print_text(const HostFacts& host, const JobFacts& job, const MachineRates& 
   if (rates.gemm_bf16x3 > 0)
     std::printf("  by matmul_precision  bf16x3 %.0f GFLOP/s, bf16 %.0f GFLOP/s (f32 operands)\n", rates.gemm_bf16x3 / 1e9,
                 rates.gemm_rounded / 1e9);
+  if (rates.gemm_rounded_f16 > 0)
+    std::printf("  by matmul_precision  f16 %.0f GFLOP/s (f32 operands)\n", rates.gemm_rounded_f16 / 1e9);
   std::printf("  attention            f32 %.0f GFLOP/s (512 rows, 12 heads of 64, causal, forward)\n", rates.attention / 1e9);
   std::printf("  memory               read %.1f GB/s, copy %.1f GB/s (read and written together)\n", rates.read / 1e9,
               rates.copy / 1e9);

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "tensor/cpu/amx_gemm.h"
+#include "tensor/cpu/f16_gemm.h"
 #include "tensor/cpu/gemm.h"
 #include "tensor/cpu/onednn_gemm.h"
 #include "tensor/cpu/openblas.h"
@@ -145,6 +146,14 @@ void by_halves(int halves, const GemmShape& s, float alpha, const void* a, int64
                   scratch(bytes / static_cast<int64_t>(sizeof(float))));
 }
 
+void by_f16(const GemmShape& s, float alpha, const void* a, int64_t lda, const void* b, int64_t ldb, float beta, void* c,
+            int64_t ldc) {
+  const int64_t bytes = cpu::f16_gemm_scratch(s.m, s.n, s.k, omp_get_max_threads());
+  cpu::f16_gemm(s.transpose_a, s.transpose_b, s.m, s.n, s.k, alpha, static_cast<const float*>(a), lda,
+                static_cast<const float*>(b), ldb, beta, static_cast<float*>(c), ldc,
+                scratch(bytes / static_cast<int64_t>(sizeof(float))));
+}
+
 // C = beta * C
 void scale(const GemmShape& s, float beta, void* c, int64_t ldc) {
   const std::unique_ptr<float[]> zero = std::make_unique<float[]>(static_cast<size_t>(s.n));
@@ -182,6 +191,7 @@ void run(GemmBackend backend, const GemmShape& s, float alpha, const void* a, in
     case GemmBackend::kOwn: return by_own_kernel(s, alpha, a, lda, b, ldb, beta, c, ldc);
     case GemmBackend::kBf16x3: return by_halves(2, s, alpha, a, lda, b, ldb, beta, c, ldc);
     case GemmBackend::kBf16: return by_halves(1, s, alpha, a, lda, b, ldb, beta, c, ldc);
+    case GemmBackend::kF16: return by_f16(s, alpha, a, lda, b, ldb, beta, c, ldc);
   }
 }
 
@@ -195,6 +205,7 @@ std::string_view name_of(GemmBackend backend) {
     case GemmBackend::kOpenBlas: return "openblas";
     case GemmBackend::kBf16x3: return "bf16x3";
     case GemmBackend::kBf16: return "bf16";
+    case GemmBackend::kF16: return "f16";
   }
   return "?";
 }
@@ -204,11 +215,28 @@ std::string_view name_of(MatmulPrecision precision) {
     case MatmulPrecision::kF32: return "f32";
     case MatmulPrecision::kBf16x3: return "bf16x3";
     case MatmulPrecision::kBf16: return "bf16";
+    case MatmulPrecision::kF16: return "f16";
   }
   return "?";
 }
 
-bool available(MatmulPrecision precision) { return precision == MatmulPrecision::kF32 || cpu::amx_available(); }
+bool available(MatmulPrecision precision) {
+  switch (precision) {
+    case MatmulPrecision::kF32: return true;
+    case MatmulPrecision::kBf16x3: case MatmulPrecision::kBf16: return cpu::amx_available();
+    case MatmulPrecision::kF16: return cpu::f16_available();
+  }
+  return false;
+}
+
+std::string_view hardware_for(MatmulPrecision precision) {
+  switch (precision) {
+    case MatmulPrecision::kF32: return "";
+    case MatmulPrecision::kBf16x3: case MatmulPrecision::kBf16: return "AMX";
+    case MatmulPrecision::kF16: return "AVX512-FP16";
+  }
+  return "?";
+}
 
 std::ostream& operator<<(std::ostream& out, const GemmShape& s) {
   return out << (s.transpose_a ? 't' : 'n') << (s.transpose_b ? 't' : 'n') << ' ' << s.in << "->" << s.out << ' '
@@ -223,6 +251,7 @@ bool gemm_available(GemmBackend backend, const GemmShape& shape) {
     case GemmBackend::kOneDnnMatmul: return cpu::onednn_matmul_available(shape.in);
     case GemmBackend::kOpenBlas: return cpu::openblas_available();
     case GemmBackend::kBf16x3: case GemmBackend::kBf16: return shape.in == DType::kF32 && cpu::amx_available();
+    case GemmBackend::kF16: return shape.in == DType::kF32 && cpu::f16_available();
   }
   return false;
 }

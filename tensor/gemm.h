@@ -38,14 +38,16 @@ enum class GemmBackend : uint8_t {
   kOneDnnSgemm,   // dnnl_sgemm; 16-bit operands are widened to f32 block by block
   kOneDnnMatmul,  // the matmul primitive; uses the processor's bf16 units for bf16
   kOpenBlas,      // cblas_sgemm of libopenblas, opened at run time where installed; 16-bit operands are widened
-  // f32 operands in fewer bits, by AMX: tensor/cpu/split_gemm.h. Chosen only where a run asks for it.
+  // f32 operands in fewer bits, by AMX (tensor/cpu/split_gemm.h) or AVX512-FP16 (f16_gemm.h). Chosen only where a run
+  // asks for it.
   kBf16x3,        // three products of two bf16 an operand
   kBf16,          // one product of operands rounded to bf16
+  kF16,           // one product of operands scaled and rounded to f16, with short sums in f16
 };
 // Those that differ in their last bits only, among which a table may choose.
 constexpr GemmBackend kGemmBackends[] = {GemmBackend::kOwn, GemmBackend::kOneDnnSgemm, GemmBackend::kOneDnnMatmul,
                                          GemmBackend::kOpenBlas};
-std::string_view name_of(GemmBackend backend);  // "own", "onednn_sgemm", ..., "bf16x3", "bf16"
+std::string_view name_of(GemmBackend backend);  // "own", "onednn_sgemm", ..., "bf16x3", "bf16", "f16"
 
 // Whether gemm_with(backend, ...) can compute the shape on this machine. kOwn always can.
 bool gemm_available(GemmBackend backend, const GemmShape& shape);
@@ -65,10 +67,13 @@ enum class MatmulPrecision : uint8_t {
   kF32,
   kBf16x3,  // each operand as the sum of two bf16
   kBf16,    // operands rounded to bf16
+  kF16,     // operands scaled by powers of two and rounded to f16, and sums of 32 terms too
 };
-std::string_view name_of(MatmulPrecision precision);  // "f32", "bf16x3", "bf16"
+std::string_view name_of(MatmulPrecision precision);  // "f32", "bf16x3", "bf16", "f16"
 // Whether gemm() can compute so on this machine.
 bool available(MatmulPrecision precision);
+// What of a processor it takes: "AMX", "AVX512-FP16"; empty for kF32.
+std::string_view hardware_for(MatmulPrecision precision);
 
 // The threads that a call made here would use.
 int gemm_threads();

@@ -88,8 +88,12 @@ Bf16Units detect_bf16_units() {
 }
 
 GemmBackend GemmTable::choose(const GemmShape& shape, int threads) const {
-  if (shape.in == DType::kF32 && precision_ != MatmulPrecision::kF32)
-    return precision_ == MatmulPrecision::kBf16x3 ? GemmBackend::kBf16x3 : GemmBackend::kBf16;
+  if (shape.in == DType::kF32) switch (precision_) {
+      case MatmulPrecision::kF32: break;
+      case MatmulPrecision::kBf16x3: return GemmBackend::kBf16x3;
+      case MatmulPrecision::kBf16: return GemmBackend::kBf16;
+      case MatmulPrecision::kF16: return GemmBackend::kF16;
+    }
   if (!entries_.empty()) {
     const uint64_t key = ShapeClass::of(shape, threads).key();
     const auto it = std::lower_bound(entries_.begin(), entries_.end(), key,
@@ -213,7 +217,7 @@ GemmTable GemmTable::load(const std::filesystem::path& path) {
 
 void use_gemm_table(const GemmTable& table) {
   check<ConfigError>(available(table.precision()), "products in ", name_of(table.precision()),
-                     " need AMX, which this processor or its system lacks (or TRIREME_ISA hides it)");
+                     " need ", hardware_for(table.precision()), ", which this processor or its system lacks (or TRIREME_ISA hides it)");
   for (GemmBackend backend : kGemmBackends) {
     const bool named = table.to_text().find(text(' ', name_of(backend), '\n')) != std::string::npos;
     check<ConfigError>(!named || gemm_available(backend, {}), "gemm table: it names ", name_of(backend),

@@ -104,7 +104,8 @@ constexpr struct {
   MatmulPrecision precision;
   double MachineRates::*value;
 } kPrecisions[] = {{"gemm_bf16x3_flops", MatmulPrecision::kBf16x3, &MachineRates::gemm_bf16x3},
-                   {"gemm_f32_as_bf16_flops", MatmulPrecision::kBf16, &MachineRates::gemm_rounded}};
+                   {"gemm_f32_as_bf16_flops", MatmulPrecision::kBf16, &MachineRates::gemm_rounded},
+                   {"gemm_f32_as_f16_flops", MatmulPrecision::kF16, &MachineRates::gemm_rounded_f16}};
 
 json::value group_to_json(const std::optional<GroupRates>& group) {
   if (!group) return nullptr;
@@ -134,8 +135,8 @@ double MachineRates::gemm(DType dtype, MatmulPrecision precision) const {
   for (const auto& p : kPrecisions)
     if (p.precision == precision) {
       check<ConfigError>(this->*p.value > 0, "the machine's rates have no ", p.key, ", which run.matmul_precision=",
-                         name_of(precision), " needs; measure them by trireme doctor --json on a machine with AMX, or use "
-                         "run.matmul_precision=f32");
+                         name_of(precision), " needs; measure them by trireme doctor --json on a machine with ",
+                         hardware_for(precision), ", or use run.matmul_precision=f32");
       return this->*p.value;
     }
   return dtype == DType::kBF16 ? gemm_bf16 : gemm_f32;
@@ -256,7 +257,7 @@ json::object to_json(const MachineRates& rates) {
 
 MachineRates machine_rates_from_json(const JsonObject& o) {
   o.allow_only({"threads", "ranks_per_host", "gemm_f32_flops", "gemm_bf16_flops", "gemm_bf16x3_flops", "gemm_f32_as_bf16_flops",
-                "attention_flops", "copy_bytes_per_s", "read_bytes_per_s", "within_host", "between_hosts"});
+                "gemm_f32_as_f16_flops", "attention_flops", "copy_bytes_per_s", "read_bytes_per_s", "within_host", "between_hosts"});
   MachineRates rates;
   rates.threads = static_cast<int>(o.integer("threads", 1, 4096));
   rates.ranks_per_host = static_cast<int>(o.integer("ranks_per_host", 1, 1 << 20));

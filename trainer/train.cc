@@ -460,8 +460,9 @@ int train(Communicator& world, const RunConfig& config, const TrainHooks& hooks)
   agreed(world, [&] {
     setup = std::make_unique<RunSetup>(config, world.size());
     check<ConfigError>(available(config.run.matmul_precision), "run.matmul_precision=",
-                       name_of(config.run.matmul_precision), " needs a processor with AMX for bf16, which this host has not (or "
-                       "its system withholds it, or TRIREME_ISA hides it); use run.matmul_precision=f32");
+                       name_of(config.run.matmul_precision), " needs a processor with ",
+                       hardware_for(config.run.matmul_precision), ", which this host has not (or its system withholds it, or "
+                       "TRIREME_ISA hides it); use run.matmul_precision=f32");
   });
   set_num_threads(config.run.threads ? static_cast<int>(config.run.threads) : threads_for(ranks_on_host(world)));
   // Memory is taken here: a rank that has too little says so to all.

@@ -5,8 +5,8 @@
 
 Every round runs one step of each program: the floor, Trireme at layouts and settings, and PyTorch (which PYTHON has) in
 its best known settings. preload is an allocator for PyTorch (tcmalloc: glibc's costs it many page faults). Left out
-unless named: Trireme with two ranks, with recomputation, and with products in bf16x3 or bf16 (run.matmul_precision). `only`
-names the beginnings of the programs' names, `exactly` the whole names. All take the same tokens a step: with two data ranks
+unless named: Trireme with two ranks, with recomputation, and with products in bf16x3, bf16 or f16 (run.matmul_precision).
+`only` names the beginnings of the programs' names, `exactly` the whole names. All take the same tokens a step: with two data ranks
 each has half of the batch. Ranks have one thread each. The floor and PyTorch know no micro-batches. README.md says how to
 set PYTHON up.
 """
@@ -83,6 +83,7 @@ def main():
         "trireme": (one_process, threads, 1),
         "trireme bf16x3": ([*one_process, "precision=bf16x3"], threads, 1),
         "trireme bf16": ([*one_process, "precision=bf16"], threads, 1),
+        "trireme f16": ([*one_process, "precision=f16"], threads, 1),
         "trireme recompute=selective": ([*one_process, "recompute=selective"], threads, 1),
         "trireme recompute=full": ([*one_process, "recompute=full"], threads, 1),
         "trireme dp=2": ([*two_ranks, half], {}, 2),

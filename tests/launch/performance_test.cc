@@ -79,11 +79,13 @@ TEST_F(Launch, ARunKeepsItsMeasuredChoicesWithItsCheckpoints) {
 
 TEST_F(Launch, ProductsOfFewerBitsAreRefusedByAllRanksWhereTheProcessorCannot) {
   const std::string message =
-      "run.matmul_precision=bf16x3 needs a processor with AMX for bf16, which this host has not (or its system withholds it, "
+      "run.matmul_precision=bf16x3 needs a processor with AMX, which this host has not (or its system withholds it, "
       "or TRIREME_ISA hides it); use run.matmul_precision=f32";
   const std::string output = expect_ends(2, training({"run.matmul_precision=bf16x3"}), 2, {"env", "TRIREME_ISA=avx2"});
   expect_says(output, message);
   EXPECT_EQ(output.find(message), output.rfind(message)) << output;
+  expect_says(expect_ends(0, training({"run.matmul_precision=f16"}), 2, {"env", "TRIREME_ISA=avx2"}),
+              "run.matmul_precision=f16 needs a processor with AVX512-FP16, which this host has not");
   EXPECT_FALSE(fs::exists(at("run")));
   if (!available(MatmulPrecision::kBf16x3)) return;
   expect_ends(2, training({"run.matmul_precision=bf16x3", "train.steps=5"}), 0);

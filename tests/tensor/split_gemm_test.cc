@@ -1,4 +1,4 @@
-// Products of f32 operands in bf16x3 and bf16 (tensor/cpu/split_gemm.h), through gemm_with().
+// Products of f32 operands in bf16x3, bf16 (tensor/cpu/split_gemm.h) and f16 (f16_gemm.h), through gemm_with().
 #include "tensor/cpu/split_gemm.h"
 
 #include <omp.h>
@@ -18,8 +18,10 @@ constexpr float kNaN = std::numeric_limits<float>::quiet_NaN(),
                 kInfinity = std::numeric_limits<float>::infinity(),
                 kLargest = std::numeric_limits<float>::max();
 
-// What one term a b of a sum may be off, over |a| |b|: both roundings of a bf16 are within 2^-8.
+// What one term a b of a sum may be off, over |a| |b|: both roundings of a bf16 are within 2^-8, of an f16 within
+// 2^-11; sums of 32 terms in f16 are a random walk of as many roundings.
 double term_error(GemmBackend backend) {
+  if (backend == GemmBackend::kF16) return (2 + 6) * 0x1p-11;
   return backend == GemmBackend::kBf16x3 ? 3 * 0x1p-16 + 0x1p-24 : 2 * 0x1p-8 + 0x1p-16;
 }
 
@@ -63,6 +65,7 @@ struct Operands {
     int wrong = 0;
     for (int64_t i = 0; i < shape.m; ++i)
       for (int64_t j = 0; j < ldc; ++j) {
+        double largest_a = 0, largest_b = 0;
         const float value = got.data<float>()[i * ldc + j];
         if (j >= shape.n) {
           wrong += value != 77;
@@ -73,8 +76,11 @@ struct Operands {
           const double x = a_at(i, p), y = b_at(p, j);
           sum += x * y;
           sizes += std::abs(x * y);
+          largest_a = std::max(largest_a, std::abs(x)), largest_b = std::max(largest_b, std::abs(y));
           other += lost * (std::abs(x) + std::abs(y));
         }
+        if (backend == GemmBackend::kF16)  // subnormal operands and sums, after scaling
+          other += static_cast<double>(shape.k) * 3 * 0x1p-29 * largest_a * largest_b;
         const double before = beta == 0 ? 0 : beta * double{c.data<float>()[i * ldc + j]};
         const double allowed = std::abs(alpha) * (sizes * (term_error(backend) + sums) + other) +
                                4 * 0x1p-24 * (std::abs(before) + std::abs(alpha * sum));
@@ -99,7 +105,7 @@ struct Operands {
 class SplitGemm : public ::testing::TestWithParam<GemmBackend> {
  protected:
   void SetUp() override {
-    if (!cpu::amx_available()) GTEST_SKIP() << "this processor has no AMX";
+    if (!gemm_available(GetParam(), {})) GTEST_SKIP() << "this processor has no unit for " << name_of(GetParam());
   }
   // Every orientation, with different factors and leading dimensions.
   static void check_all(int64_t m, int64_t n, int64_t k) {
@@ -111,7 +117,7 @@ class SplitGemm : public ::testing::TestWithParam<GemmBackend> {
     }
   }
 };
-INSTANTIATE_TEST_SUITE_P(Precisions, SplitGemm, ::testing::Values(GemmBackend::kBf16x3, GemmBackend::kBf16),
+INSTANTIATE_TEST_SUITE_P(Precisions, SplitGemm, ::testing::Values(GemmBackend::kBf16x3, GemmBackend::kBf16, GemmBackend::kF16),
                          [](const auto& info) { return std::string(name_of(info.param)); });
 
 TEST_P(SplitGemm, StaysWithinItsErrorOnOddShapes) {
@@ -157,8 +163,11 @@ TEST_P(SplitGemm, HasTheRootMeanSquareErrorOfItsRoundings) {
         size += sum * sum;
       }
     const double relative = std::sqrt(error / size);
-    EXPECT_LT(relative, GetParam() == GemmBackend::kBf16x3 ? 0x1p-17 : 0x1p-8) << s;
-    EXPECT_GT(relative, GetParam() == GemmBackend::kBf16x3 ? 0x1p-20 : 0x1p-10) << s;
+    const auto [least, most] = GetParam() == GemmBackend::kBf16x3 ? std::pair(0x1p-20, 0x1p-17)
+                               : GetParam() == GemmBackend::kBf16 ? std::pair(0x1p-10, 0x1p-8)
+                                                                  : std::pair(0x1p-11, 0x1.8p-10);
+    EXPECT_LT(relative, most) << s;
+    EXPECT_GT(relative, least) << s;
   }
 }
 
@@ -203,7 +212,7 @@ TEST_P(SplitGemm, SpreadsNonFiniteNumbersToTheirRowsAndColumnsAlone) {
         const float g = got.data<float>()[i * s.n + j];
         if (j == 6)
           EXPECT_TRUE(std::isnan(g)) << s << ' ' << i;
-        else if ((i == 3 || i == 9) && GetParam() == GemmBackend::kBf16)
+        else if ((i == 3 || i == 9) && GetParam() != GemmBackend::kBf16x3)
           EXPECT_EQ(
               g, i == 3 ? std::copysign(kInfinity, x.b_at(20, j)) : -std::copysign(kInfinity, x.b_at(33, j)))
               << s;
@@ -234,7 +243,33 @@ TEST_P(SplitGemm, TakesNumbersOfAnySize) {
        {kLargest, -kLargest, std::nextafter(kLargest, 0.0f), 0x1.fefffep127f, 0x1.fe8p127f}) {
     float c = 0;
     gemm_with(GetParam(), {false, false, 1, 1, 1}, 1, &large, 1, &one, 1, 0, &c, 1);
-    EXPECT_NEAR(c / large, 1, GetParam() == GemmBackend::kBf16x3 ? 0x1p-15 : 0x1p-7) << large;
+    if (GetParam() == GemmBackend::kF16 && std::abs(large) > 0x1.ffep127f)  // which rounds to 2^128
+      EXPECT_EQ(c, std::copysign(kInfinity, large));
+    else
+      EXPECT_NEAR(c / large, 1, GetParam() == GemmBackend::kBf16x3 ? 0x1p-15 : 0x1p-7) << large;
+  }
+}
+
+// Rows and columns so far apart in size that f16 holds none of them as they are, and along k too.
+TEST_P(SplitGemm, ScalesEachRowAndColumn) {
+  for (int op = 0; op < 4; ++op) {
+    const GemmShape s{(op & 1) != 0, (op & 2) != 0, 35, 37, 600};
+    const Operands x(s, 1, 0, 2, 41);
+    for (int64_t p = 0; p < s.k; ++p) {
+      const int slice = static_cast<int>(p / 256);
+      for (int64_t i = 0; i < s.m; ++i) x.a_at(i, p) *= std::ldexp(1.0f, static_cast<int>(i) * 3 - 60 + slice * 20);
+      for (int64_t j = 0; j < s.n; ++j) x.b_at(p, j) *= std::ldexp(1.0f, 40 - static_cast<int>(j) * 2 - slice * 20);
+    }
+    const Tensor got = x.run(GetParam());
+    for (int64_t i = 0; i < s.m; ++i)
+      for (int64_t j = 0; j < s.n; ++j) {
+        double sum = 0, square = 0;
+        for (int64_t p = 0; p < s.k; ++p) {
+          const double term = double{x.a_at(i, p)} * x.b_at(p, j);
+          sum += term, square += term * term;
+        }
+        EXPECT_LT(std::abs(got.data<float>()[i * x.ldc + j] - sum), 0.03 * std::sqrt(square)) << s << ' ' << i << ' ' << j;
+      }
   }
 }
 
@@ -259,7 +294,8 @@ TEST(MatmulPrecision, IsWhatTheTableInForceSays) {
   const GemmShape f32{false, true, 40, 50, 60}, bf16{false, true, 40, 50, 60, DType::kBF16, DType::kF32};
   const Operands x(f32, 1, 0, 0, 12);
   for (auto [precision, backend] : {std::pair(MatmulPrecision::kBf16x3, GemmBackend::kBf16x3),
-                                    {MatmulPrecision::kBf16, GemmBackend::kBf16}}) {
+                                    {MatmulPrecision::kBf16, GemmBackend::kBf16},
+                                    {MatmulPrecision::kF16, GemmBackend::kF16}}) {
     table.set(f32, gemm_threads(), GemmBackend::kOneDnnSgemm);  // an entry does not matter
     table.set_precision(precision);
     EXPECT_EQ(table.choose(f32, gemm_threads()), backend);
@@ -269,7 +305,7 @@ TEST(MatmulPrecision, IsWhatTheTableInForceSays) {
     if (!available(precision)) {
       EXPECT_EQ(message_of<ConfigError>([&] { use_gemm_table(table); }),
                 text("products in ", name_of(precision),
-                     " need AMX, which this processor or its system lacks (or TRIREME_ISA hides it)"));
+                     " need ", hardware_for(precision), ", which this processor or its system lacks (or TRIREME_ISA hides it)"));
       EXPECT_CONTAINS(message_of<ConfigError>([&] { x.run(backend); }), "is not available on this machine");
       EXPECT_TRUE(gemm_table() == before);
       continue;

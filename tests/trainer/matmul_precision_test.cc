@@ -42,6 +42,12 @@ TEST_P(MatmulPrecisionTest, LossesFollowThoseOfF32AsCloselyAsTheBitsAllow) {
   const RunOutcome f32 = run_in(MatmulPrecision::kF32, model(), layout);
   const double x3 = largest_difference(run_in(MatmulPrecision::kBf16x3, model(), layout).losses, f32.losses),
                bf16 = largest_difference(run_in(MatmulPrecision::kBf16, model(), layout).losses, f32.losses);
+  const double f16 = available(MatmulPrecision::kF16)
+                         ? largest_difference(run_in(MatmulPrecision::kF16, model(), layout).losses, f32.losses)
+                         : bf16 / 2;
+  RecordProperty("f16", std::to_string(f16));
+  EXPECT_LT(f16, bf16);
+  EXPECT_GT(f16, 4 * x3);
   RecordProperty("bf16x3", std::to_string(x3));
   RecordProperty("bf16", std::to_string(bf16));
   EXPECT_LT(x3, 2e-5);

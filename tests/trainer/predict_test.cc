@@ -83,7 +83,7 @@ TEST(MachineRates, ComeBackFromJsonAndFromTheDoctorsFile) {
   EXPECT_EQ(machine_rates_from_json(JsonObject(value, "t")), rates);
   write_file_atomically(dir.path() / "doctor.json", to_json(boost::json::value{{"host", nullptr}, {"rates", value}}));
   EXPECT_EQ(load_machine_rates(dir.path() / "doctor.json"), rates);
-  rates.gemm_bf16x3 = 2e11, rates.gemm_rounded = 3e11;  // of a machine that can
+  rates.gemm_bf16x3 = 2e11, rates.gemm_rounded = 3e11, rates.gemm_rounded_f16 = 1.5e11;  // of a machine that can
   write_file_atomically(dir.path() / "amx.json", to_json(boost::json::value(to_json(rates))));
   EXPECT_EQ(load_machine_rates(dir.path() / "amx.json"), rates);
   rates.between_hosts.reset();
@@ -121,10 +121,11 @@ TEST(Predict, TakesTheRateOfTheProductsPrecision) {
     EXPECT_STREQ(e.what(), "the machine's rates have no gemm_bf16x3_flops, which run.matmul_precision=bf16x3 needs; measure "
                            "them by trireme doctor --json on a machine with AMX, or use run.matmul_precision=f32");
   }
-  rates.gemm_bf16x3 = 2e11, rates.gemm_rounded = 3e11;
+  rates.gemm_bf16x3 = 2e11, rates.gemm_rounded = 3e11, rates.gemm_rounded_f16 = 1.5e11;
   EXPECT_EQ(rates.gemm(DType::kF32, MatmulPrecision::kF32), 1e11);
   EXPECT_EQ(rates.gemm(DType::kBF16, MatmulPrecision::kF32), 4e11);
   EXPECT_EQ(rates.gemm(DType::kF32, MatmulPrecision::kBf16), 3e11);
+  EXPECT_EQ(rates.gemm(DType::kF32, MatmulPrecision::kF16), 1.5e11);
   const double slow = predict(f32, model, plan, rates, 4).step.total_s, fast = predict(x3, model, plan, rates, 4).step.total_s;
   MachineRates of_x3 = rates;
   of_x3.gemm_f32 = 2e11;
