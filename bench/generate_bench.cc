@@ -16,6 +16,7 @@
 #include <string>
 
 #include "bench/arguments.h"
+#include "bench/workload.h"
 #include "comm/communicator.h"
 #include "inference/engine.h"
 #include "model/cost.h"
@@ -28,19 +29,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 double since(Clock::time_point t) { return std::chrono::duration<double>(Clock::now() - t).count(); }
-
-ModelConfig llama_134m() {
-  ModelConfig c;
-  c.model_type = "llama";
-  c.vocab_size = 32000;
-  c.hidden_size = 768;
-  c.num_hidden_layers = c.num_attention_heads = c.num_key_value_heads = 12;
-  c.head_dim = 64;
-  c.intermediate_size = 2048;
-  c.max_position_embeddings = 2048;
-  c.hidden_act = "silu";
-  return c;
-}
 
 // The floors' own work.
 class Machine {

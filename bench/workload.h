@@ -21,6 +21,19 @@ inline ModelConfig gpt2_124m() {
   return c;
 }
 
+inline ModelConfig llama_134m() {
+  ModelConfig c;
+  c.model_type = "llama";
+  c.vocab_size = 32000;
+  c.hidden_size = 768;
+  c.num_hidden_layers = c.num_attention_heads = c.num_key_value_heads = 12;
+  c.head_dim = 64;
+  c.intermediate_size = 2048;
+  c.max_position_embeddings = 2048;
+  c.hidden_act = "silu";
+  return c;
+}
+
 // `batch` sequences of `length` random tokens, whose labels are random too. A function of its arguments.
 inline TokenBatch random_batch(int64_t batch, int64_t length, int64_t vocabulary, uint64_t seed) {
   const int64_t n = batch * length;

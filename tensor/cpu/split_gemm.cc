@@ -42,6 +42,14 @@ inline Converted<H> split(__m512 v0, __m512 v1) {
   return out;
 }
 
+// Tiles 0 to 3, the sums, gain the products of tiles 4 and 5 by tiles 6 and 7.
+inline void multiply_tiles() {
+  _tile_dpbf16ps(0, 4, 6);
+  _tile_dpbf16ps(1, 4, 7);
+  _tile_dpbf16ps(2, 5, 6);
+  _tile_dpbf16ps(3, 5, 7);
+}
+
 // sums[2][2][16][16] of 32 rows of the first factor by 32 columns of the second, over `steps` tiles along k.
 template <int H>
 inline void multiply(const uint16_t* first, const uint16_t* second, int64_t steps, bool begin, float* sums) {
@@ -64,24 +72,15 @@ inline void multiply(const uint16_t* first, const uint16_t* second, int64_t step
     if constexpr (H == 2) {
       _tile_loadd(6, second + kHalf, 64);
       _tile_loadd(7, second + kHalf + kTileNumbers, 64);
-      _tile_dpbf16ps(0, 4, 6);
-      _tile_dpbf16ps(1, 4, 7);
-      _tile_dpbf16ps(2, 5, 6);
-      _tile_dpbf16ps(3, 5, 7);
+      multiply_tiles();
     }
     _tile_loadd(6, second, 64);
     _tile_loadd(7, second + kTileNumbers, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
+    multiply_tiles();
     if constexpr (H == 2) {
       _tile_loadd(4, first + kHalf, 64);
       _tile_loadd(5, first + kHalf + kTileNumbers, 64);
-      _tile_dpbf16ps(0, 4, 6);
-      _tile_dpbf16ps(1, 4, 7);
-      _tile_dpbf16ps(2, 5, 6);
-      _tile_dpbf16ps(3, 5, 7);
+      multiply_tiles();
     }
   }
   _tile_stored(0, sums, 64);
