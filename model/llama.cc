@@ -103,7 +103,7 @@ class LlamaFamily final : public Family {
   std::vector<std::unique_ptr<Block>> blocks(const LayerContext& context, const ModelConfig& config, int first,
                                              int last, const std::function<void(int)>& begin) const override {
     auto table = std::make_shared<const RopeTable>(config.max_position_embeddings, config.head_dim,
-                                                   RopeOptions{config.rope_theta, config.rope_scaling});
+                                                   RopeOptions{config.rope_theta, config.rope_scaling}, context.device);
     std::vector<std::unique_ptr<Block>> blocks;
     for (int layer = first; layer < last; ++layer) {
       begin(layer);

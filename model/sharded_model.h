@@ -19,11 +19,13 @@ class ShardedModel {
  public:
   // Throws ConfigError where the layout does not fit the model. Takes no memory for weights: see ParameterBuckets (training)
   // and allocate_values() (inference). `mesh` outlives this.
-  ShardedModel(const ModelConfig& config, const Mesh& mesh, const ModelLayout& layout);
+  // `device`: where its weights will be, and what it computes.
+  ShardedModel(const ModelConfig& config, const Mesh& mesh, const ModelLayout& layout, Device device = Device::cpu());
 
   const ModelConfig& config() const { return config_; }
   const Mesh& mesh() const { return mesh_; }
   const ModelLayout& layout() const { return layout_; }
+  Device device() const { return device_; }
   const ParameterList& parameters() const { return parameters_; }
   const std::vector<std::unique_ptr<ModelChunk>>& chunks() const { return chunks_; }
 
@@ -39,6 +41,7 @@ class ShardedModel {
   ModelConfig config_;
   const Mesh& mesh_;
   ModelLayout layout_;
+  Device device_;
   ParameterList parameters_;
   std::vector<std::unique_ptr<ModelChunk>> chunks_;
 };

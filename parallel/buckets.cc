@@ -1,7 +1,6 @@
 #include "parallel/buckets.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "parallel/tensor_collectives.h"
 #include "tensor/ops/reduce.h"
@@ -93,7 +92,7 @@ void ParameterBuckets::point_slots(Bucket& b) {
 void ParameterBuckets::begin_step() {
   for (Bucket& b : buckets_) {
     for (auto& e : b.entries) e.parameter->grad.empty = true;
-    if (options_.zero == 2) std::memset(b.shard_grads.raw(), 0, b.shard_grads.num_bytes());
+    if (options_.zero == 2) fill(b.shard_grads, 0);
   }
 }
 
@@ -126,8 +125,7 @@ void ParameterBuckets::reduce(Bucket& b) {
   Communicator& tp = mesh_.tp();
   Communicator& dp = mesh_.dp();
   for (auto& e : b.entries)
-    if (e.parameter->grad.empty)
-      std::memset(e.parameter->grad.grad.raw(), 0, e.parameter->grad.grad.num_bytes());
+    if (e.parameter->grad.empty) fill(e.parameter->grad.grad, 0);
   // Partial gradients lie side by side (see order_of), in at most two runs.
   for (size_t i = 0; i < b.entries.size();) {
     if (!b.entries[i].parameter->tp_partial_grad || tp.size() == 1) {

@@ -17,6 +17,7 @@ struct LayerContext {
   ParameterList& parameters;
   Communicator& tp;
   bool sequence_parallel = false;  // activations between blocks are split by rows over tp
+  Device device = {};              // where the weights will lie: for what layers hold beside them
   bool split_rows() const { return sequence_parallel && tp.size() > 1; }
 };
 

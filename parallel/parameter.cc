@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "tensor/cpu/transpose.h"
+#include "tensor/on_device.h"
 #include "tensor/rng.h"
 
 namespace trireme {
@@ -25,6 +26,8 @@ void for_each_element(const Piece& piece, const Shape& local, Fn&& fn) {
 }
 
 void require_fits(const Tensor& box_values, const Piece& piece, const Tensor& local) {
+  check_on_host("a piece of a weight", "the weight", local);
+  check_on_host("a piece of a weight", "its file's part", box_values);
   TRIREME_ASSERT(box_values.numel() == piece.box.numel() && box_values.dtype() == local.dtype());
   TRIREME_ASSERT(piece.row + piece.rows() <= local.dim(0));
   TRIREME_ASSERT(piece.box.rank() == 1 || piece.box.length[piece.transposed ? 0 : 1] == local.dim(1));
@@ -62,10 +65,10 @@ void allocate_values(const ParameterList& parameters, DType dtype, Device device
 }
 
 void initialize(const Parameter& parameter, uint64_t seed) {
-  const Tensor& value = parameter.value;
+  const Tensor value = on_host(parameter.value) ? parameter.value : empty(parameter.value.shape(), parameter.value.dtype());
   std::memset(value.raw(), 0, value.num_bytes());
-  if (parameter.init.kind == Init::Kind::kZeros) return;
   for (const Piece& piece : parameter.pieces) {
+    if (parameter.init.kind == Init::Kind::kZeros) break;
     auto fill = [&](auto* data, auto convert) {
       for_each_element(piece, value.shape(), [&](int64_t at, int64_t, int64_t global) {
         const float v = parameter.init.kind == Init::Kind::kOnes
@@ -81,6 +84,7 @@ void initialize(const Parameter& parameter, uint64_t seed) {
       default: fill(value.data<F16>(), [](float v) { return to_f16(v); });
     }
   }
+  if (!on_host(parameter.value)) copy(value, parameter.value);
 }
 
 void copy_piece_in(const Tensor& box_values, const Piece& piece, const Tensor& local) {

@@ -1,10 +1,10 @@
 #include "parallel/vocabulary.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "parallel/tensor_collectives.h"
+#include "tensor/on_device.h"
 #include "tensor/ops/cross_entropy.h"
 #include "tensor/ops/embedding.h"
 #include "tensor/ops/linear.h"
@@ -43,34 +43,35 @@ TokenLoss vocabulary_loss(const Tensor& x, const Tensor& weight, const Tensor& l
   Tape* tape = x.tape();
   const Tensor hidden = x.detach(), w = weight.detach();
   Tensor dx = tape ? empty_like(hidden) : Tensor();
-  const int32_t* label = labels.data<int32_t>();
+  check_one_device("vocabulary_loss", "labels", labels, "x", x);
+  const Tensor labels_here = to_device(labels.detach(), Device::cpu());
+  const int32_t* label = labels_here.data<int32_t>();
   for (int64_t row = 0; row < tokens; ++row)
     check(label[row] == -100 || (label[row] >= 0 && label[row] < split.size), "label ", label[row], " of token ", row,
           " is outside the vocabulary of ", split.size);
 
+  VocabularyTotals totals(x.device());
   for (int64_t begin = 0; begin < tokens; begin += kLossChunk) {
     const int64_t end = std::min(tokens, begin + kLossChunk), rows = end - begin;
     const Tensor x_chunk = hidden.rows(begin, end), label_chunk = labels.detach().rows(begin, end);
     Tensor logits = linear_forward(x_chunk, w, {});
     Tensor maximum = row_max(logits, split.valid);
-    tp.all_reduce(maximum, ReduceOp::kMax);
+    if (tp.size() > 1) tp.all_reduce(maximum, ReduceOp::kMax);
     // One sum over ranks for both: sums of exponentials, then the labels' logits.
-    Tensor sums = empty({2 * rows}, DType::kF32);
+    Tensor sums = empty({2 * rows}, DType::kF32, x.device());
     Tensor sum_exp = sums.rows(0, rows), target = sums.rows(rows, 2 * rows);
     row_sum_exp_and_target(logits, maximum, label_chunk, split.first, split.valid, sum_exp, target);
-    tp.all_reduce(sums);
-    for (int64_t i = 0; i < rows; ++i) {
-      if (label[begin + i] == -100) continue;
-      result.sum += std::log(static_cast<double>(sum_exp.data<float>()[i])) + maximum.data<float>()[i] -
-                    target.data<float>()[i];
-      ++result.tokens;
-    }
+    if (tp.size() > 1) tp.all_reduce(sums);
+    totals.add(maximum, sum_exp, target, label_chunk);
     if (!tape) continue;
     softmax_minus_onehot(logits, maximum, sum_exp, label_chunk, split.first, split.valid,
                          static_cast<float>(loss_scale));
     copy(linear_backward_input(logits, w), dx.rows(begin, end));
     if (GradSlot* slot = weight.slot()) linear_backward_weight(logits, x_chunk, *slot);
   }
+  const VocabularyTotals::Sums sums = totals.get();
+  result.sum = sums.loss;
+  result.tokens = sums.tokens;
   result.loss = tensor_of<float>({static_cast<float>(result.sum * loss_scale)}, {1});
   if (tape)
     tape->record("vocabulary_loss", {x}, {&result.loss}, [dx](Grads& grads) {
@@ -85,6 +86,7 @@ Tensor vocabulary_logits(const Tensor& x, const Tensor& weight, const Vocabulary
   if (local.dtype() != DType::kF32) local = cast(local, DType::kF32);
   const int64_t rows = x.dim(0);
   if (tp.size() == 1 && split.valid == split.per_rank) return local;
+  check_on_host("vocabulary_logits", "x", x);
   Tensor parts = empty({tp.size(), rows, split.per_rank}, DType::kF32);
   tp.all_gather(local, parts);
   Tensor logits = empty({rows, split.size}, DType::kF32);

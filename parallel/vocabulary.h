@@ -42,7 +42,7 @@ constexpr int64_t kLossChunk = 512;
 // logits exist only for kLossChunk tokens at a time and never for the whole batch (Wijmans et al. 2024, arXiv:2411.09009,
 // keep none at all; chunks give the same memory order at GEMM speed).
 struct TokenLoss {
-  Tensor loss;        // f32 [1] on the tape: scale * sum; its gradient must be 1
+  Tensor loss;        // f32 [1] on the tape and on the CPU: scale * sum; its gradient must be 1
   double sum = 0;     // of the negative log likelihoods, over this micro-batch's labelled tokens
   int64_t tokens = 0;  // labelled ones
 };
@@ -53,7 +53,8 @@ struct TokenLoss {
 TokenLoss vocabulary_loss(const Tensor& x, const Tensor& weight, const Tensor& labels, const VocabularySplit& split,
                           double loss_scale, Communicator& tp);
 
-// x [T,dim] -> f32 logits [T, size] of the whole vocabulary, on every tensor rank. For generation; records nothing.
+// x [T,dim] -> f32 logits [T, size] of the whole vocabulary, on every tensor rank. For generation; records nothing. On a
+// CUDA device a vocabulary that is split, or padded, throws ShapeError.
 Tensor vocabulary_logits(const Tensor& x, const Tensor& weight, const VocabularySplit& split, Communicator& tp);
 
 }  // namespace trireme

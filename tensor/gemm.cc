@@ -15,7 +15,9 @@
 #include "tensor/cpu/openblas.h"
 #include "tensor/cpu/split_gemm.h"
 #include "tensor/cpu/weight_gemm.h"
+#include "tensor/cuda/gemm.h"
 #include "tensor/gemm_table.h"
+#include "tensor/on_device.h"
 
 namespace trireme {
 namespace {
@@ -259,6 +261,17 @@ bool gemm_available(GemmBackend backend, const GemmShape& shape) {
 void gemm(const GemmShape& shape, float alpha, const void* a, int64_t lda, const void* b, int64_t ldb, float beta,
           void* c, int64_t ldc) {
   run(gemm_table().choose(shape, gemm_threads()), shape, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+
+void gemm(Device device, const GemmShape& shape, float alpha, const void* a, int64_t lda, const void* b, int64_t ldb,
+          float beta, void* c, int64_t ldc) {
+  if (device.kind == DeviceKind::kCpu) [[likely]]
+    return gemm(shape, alpha, a, lda, b, ldb, beta, c, ldc);
+  require_selected(device);
+  const MatmulPrecision precision = gemm_table().precision();
+  check<ConfigError>(shape.in != DType::kF32 || precision == MatmulPrecision::kF32, "gemm ", shape, " on ", device,
+                     ": products of f32 in the precision ", name_of(precision), " are computed on the cpu only; use f32");
+  cuda::gemm(shape, alpha, a, lda, b, ldb, beta, c, ldc, cuda::F32Products::kExact);
 }
 
 void gemm_with(GemmBackend backend, const GemmShape& shape, float alpha, const void* a, int64_t lda, const void* b,

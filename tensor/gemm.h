@@ -21,6 +21,7 @@
 #include <ostream>
 #include <string_view>
 
+#include "tensor/device.h"
 #include "tensor/dtype.h"
 
 namespace trireme {
@@ -57,6 +58,12 @@ bool gemm_available(GemmBackend backend, const GemmShape& shape);
 // of types that is not in the list above.
 void gemm(const GemmShape& shape, float alpha, const void* a, int64_t lda, const void* b, int64_t ldb, float beta,
           void* c, int64_t ldc);
+
+// The same where the matrices are: on the CPU gemm() above, on a CUDA device by cuBLASLt (cuda/gemm.h), whose products of
+// f32 operands are of all their bits. Throws ConfigError for a CUDA device while the table in force asks for f32 operands
+// in fewer bits, which is by AMX alone.
+void gemm(Device device, const GemmShape& shape, float alpha, const void* a, int64_t lda, const void* b, int64_t ldb,
+          float beta, void* c, int64_t ldc);
 
 // The same by one backend, for measuring and testing. Throws ConfigError where it is not available.
 void gemm_with(GemmBackend backend, const GemmShape& shape, float alpha, const void* a, int64_t lda, const void* b,

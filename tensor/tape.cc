@@ -3,6 +3,8 @@
 #include <cstring>
 
 #include "tensor/cpu/kernels.h"
+#include "tensor/cuda/elementwise.h"
+#include "tensor/on_device.h"
 
 namespace trireme {
 
@@ -140,12 +142,14 @@ Tape* recording(std::initializer_list<Tensor> inputs) {
 
 void accumulate_into(const Tensor& sum, const Tensor& x) {
   check(sum.shape() == x.shape() && sum.dtype() == x.dtype(), "gradient ", x, " added to ", sum);
-  cpu::add_into(sum.raw(), x.raw(), sum.dtype(), sum.numel());
+  check_one_device("a sum of gradients", "the sum", sum, "what is added", x);
+  on(sum.device(), cpu::add_into, cuda::add_into)(sum.raw(), x.raw(), sum.dtype(), sum.numel());
 }
 
 void accumulate_into(GradSlot& slot, const Tensor& grad) {
   check(slot.grad.shape() == grad.shape() && grad.dtype() == DType::kF32, "parameter gradient ", grad, " for ",
         slot.grad);
+  check_one_device("a parameter's gradient", "its slot", slot.grad, "the gradient", grad);
   if (slot.empty) {
     copy(grad, slot.grad);
     slot.empty = false;

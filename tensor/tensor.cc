@@ -4,6 +4,10 @@
 
 #include "tensor/allocator.h"
 #include "tensor/cpu/reduce.h"
+#include "tensor/cuda/allocator.h"
+#include "tensor/cuda/devices.h"
+#include "tensor/cuda/reduce.h"
+#include "tensor/on_device.h"
 
 namespace trireme {
 
@@ -52,8 +56,9 @@ Tensor Tensor::from_memory(void* data, const Shape& shape, DType dtype, Device d
 }
 
 Tensor empty(const Shape& shape, DType dtype, Device device) {
-  check(device.kind == DeviceKind::kCpu, "no allocator for ", device, " in this build");
-  Allocator* allocator = device.allocator ? device.allocator : &default_cpu_allocator();
+  Allocator* allocator = device.allocator;
+  if (!allocator)
+    allocator = device.kind == DeviceKind::kCpu ? &default_cpu_allocator() : &cuda::default_device_allocator(device.index);
   void* block = allocator->allocate(static_cast<size_t>(shape.numel()) * size_of(dtype));
   std::shared_ptr<void> owner(block, [allocator](void* p) { allocator->free(p); });
   return Tensor::from_memory(block, shape, dtype, device, std::move(owner));
@@ -61,7 +66,12 @@ Tensor empty(const Shape& shape, DType dtype, Device device) {
 
 Tensor zeros(const Shape& shape, DType dtype, Device device) {
   Tensor t = empty(shape, dtype, device);
-  std::memset(t.raw(), 0, t.num_bytes());
+  if (on_host(t)) {
+    std::memset(t.raw(), 0, t.num_bytes());
+  } else {
+    require_selected(device);
+    cuda::set_bytes(t.raw(), 0, t.num_bytes());
+  }
   return t;
 }
 
@@ -81,7 +91,13 @@ template Tensor tensor_of<uint8_t>(std::span<const uint8_t>, const Shape&);
 
 void copy(const Tensor& src, const Tensor& dst) {
   check(src.shape() == dst.shape() && src.dtype() == dst.dtype(), "copy: ", src, " into ", dst);
-  if (src.num_bytes()) std::memmove(dst.raw(), src.raw(), src.num_bytes());
+  if (src.num_bytes() == 0) return;
+  if (on_host(src) && on_host(dst)) {
+    std::memmove(dst.raw(), src.raw(), src.num_bytes());
+  } else {
+    require_selected(on_host(src) ? dst.device() : src.device());
+    cuda::copy_bytes(dst.raw(), dst.device(), src.raw(), src.device(), src.num_bytes());
+  }
 }
 
 Tensor cast(const Tensor& t, DType dtype) {
@@ -90,7 +106,7 @@ Tensor cast(const Tensor& t, DType dtype) {
   if (dtype == t.dtype())
     copy(t, result);
   else
-    cpu::cast(result.raw(), dtype, t.raw(), t.dtype(), t.numel());
+    on(t.device(), cpu::cast, cuda::cast)(result.raw(), dtype, t.raw(), t.dtype(), t.numel());
   return result;
 }
 

@@ -27,7 +27,7 @@ class Tensor {
   DType dtype() const { return dtype_; }
   Device device() const { return device_; }
 
-  // The elements. Throws ShapeError if T is not the dtype.
+  // The elements, wherever device() says they lie. Throws ShapeError if T is not the dtype.
   template <class T>
   T* data() const {
     require(DTypeOf<T>::value);
@@ -82,7 +82,7 @@ Tensor tensor_of(std::initializer_list<T> values, const Shape& shape) {
   return tensor_of<T>(std::span<const T>(values.begin(), values.size()), shape);
 }
 
-// dst = src, both CPU tensors of the same shape and dtype.
+// dst = src, of the same shape and dtype, on any devices; to or from a device in the order of the thread's stream.
 void copy(const Tensor& src, const Tensor& dst);
 // A new tensor with the values of `t` in another floating dtype.
 Tensor cast(const Tensor& t, DType dtype);

@@ -67,6 +67,7 @@ void Optimizer::step(double learning_rate, double grad_scale, int64_t step) {
       }
       span.grad = b.shard_grads.data<float>() + begin;
       span.count = end - begin;
+      span.device = values.device();
       if (options_.name == "adamw")
         adamw_step(span, shard("exp_avg", i).data<float>() + begin, shard("exp_avg_sq", i).data<float>() + begin,
                    {learning_rate, options_.beta1, options_.beta2, options_.eps, decay, grad_scale, step});

@@ -6,6 +6,8 @@
 
 #include "parallel/simulator.h"
 #include "parallel/tensor_collectives.h"
+#include "tensor/on_device.h"
+#include "trainer/batch.h"
 
 namespace trireme {
 namespace {
@@ -63,12 +65,20 @@ class ModelWork final : public StageWork {
   double loss_sum_ = 0;
 };
 
+// The micro-batches where the model is.
+std::vector<TokenBatch> batches_beside(const ShardedModel& model, const std::vector<TokenBatch>& batches) {
+  std::vector<TokenBatch> there;
+  for (const TokenBatch& b : batches) there.push_back(batch_on(b, model.device()));
+  return there;
+}
+
 // The square of a larger gradient is no f32 number any more: the optimizer's second moment would be Inf for good.
 constexpr double kMostGradNorm = 1e19;
 
 }  // namespace
 
 int64_t count_labels(const TokenBatch& batch) {
+  check_on_host("count_labels", "labels", batch.labels);
   const auto labels = batch.labels.span<int32_t>();
   return std::count_if(labels.begin(), labels.end(), [](int32_t label) { return label != -100; });
 }
@@ -94,10 +104,11 @@ StepResult TrainStep::forward_backward(const std::vector<TokenBatch>& micro_batc
   result.tokens = static_cast<int64_t>(sum_over(mesh.dp(), {labels})[0]);
   check<Error>(result.tokens > 0, "a global batch has no labelled token; check data.train and data.packing");
 
-  const PassContext pass{micro_batches[0], options_.recompute, true, options_.dropout_seed,
+  const std::vector<TokenBatch> batches = batches_beside(model_, micro_batches);
+  const PassContext pass{batches[0], options_.recompute, true, options_.dropout_seed,
                          1.0 / static_cast<double>(result.tokens), nullptr, nullptr};
   buckets_.begin_step();
-  ModelWork work(model_, micro_batches, pass, &buckets_, activity_, profiler_);
+  ModelWork work(model_, batches, pass, &buckets_, activity_, profiler_);
   const Schedule& schedule = schedule_for(static_cast<int>(micro_batches.size()), false);
   result.pipeline = run_schedule(schedule, mesh.pp(), work);
   const auto reduced = std::chrono::steady_clock::now();
@@ -136,8 +147,9 @@ EvaluationResult TrainStep::evaluate(const std::vector<TokenBatch>& micro_batche
   double labels = 0, loss = 0;
   if (!micro_batches.empty()) {
     for (const TokenBatch& b : micro_batches) labels += static_cast<double>(count_labels(b));
-    const PassContext pass{micro_batches[0], Recompute::kNone, false, 0, 0, nullptr, nullptr};
-    ModelWork work(model_, micro_batches, pass, nullptr, activity_, nullptr);
+    const std::vector<TokenBatch> batches = batches_beside(model_, micro_batches);
+    const PassContext pass{batches[0], Recompute::kNone, false, 0, 0, nullptr, nullptr};
+    ModelWork work(model_, batches, pass, nullptr, activity_, nullptr);
     run_schedule(schedule_for(static_cast<int>(micro_batches.size()), true), mesh.pp(), work);
     loss = work.loss_sum();
   }

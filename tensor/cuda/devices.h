@@ -63,8 +63,8 @@ class DeviceScope {
 // failed.
 void synchronize();
 
-// Copies in the order of the calling thread's stream. Where one side is host memory, returns when the copy is done: the
-// source may be changed, the target may be read. Between devices, and within one, returns once enqueued; the blocks
+// Copies in the order of the calling thread's stream. Where one side is host memory, returns when the source may be
+// changed and a target in host memory may be read; a few numbers (kPutBytes) to a device wait for nothing. Between devices, and within one, returns once enqueued; the blocks
 // must live until the stream has come there. Pageable host memory goes through two pinned buffers in turn, so that the
 // processor copies one piece while the other travels.
 void copy_bytes(void* to, Device to_device, const void* from, Device from_device, size_t num_bytes);

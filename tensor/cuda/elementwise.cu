@@ -1,5 +1,8 @@
 #include "tensor/cuda/elementwise.h"
 
+#include <cstring>
+
+#include "base/error.h"
 #include "tensor/cuda/flat.cuh"
 
 namespace trireme::cuda {
@@ -31,6 +34,13 @@ struct AddInto {
   }
 };
 
+struct PutWords {
+  uint32_t word[kPutBytes / 4];  // the arguments of a launch are at most 4096 bytes
+};
+__global__ void __launch_bounds__(256) put_kernel(uint32_t* to, const __grid_constant__ PutWords words, int count) {
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += 256) to[i] = words.word[i];
+}
+
 }  // namespace
 
 void add_into(void* sum, const void* x, DType dtype, int64_t n) {
@@ -39,6 +49,14 @@ void add_into(void* sum, const void* x, DType dtype, int64_t n) {
     launch_flat<kVector<T>>("add_into", AddInto<T>{static_cast<T*>(sum), static_cast<const T*>(x)}, n,
                             aligned16(sum, x));
   });
+}
+
+void put_bytes(void* to, const void* from, size_t num_bytes) {
+  TRIREME_ASSERT(num_bytes <= kPutBytes && num_bytes % 4 == 0 && reinterpret_cast<uintptr_t>(to) % 4 == 0);
+  PutWords words{};
+  std::memcpy(words.word, from, num_bytes);
+  const int count = static_cast<int>(num_bytes / 4);
+  launch("put_bytes", put_kernel, {dim3(count > 0), dim3(256)}, static_cast<uint32_t*>(to), words, count);
 }
 
 }  // namespace trireme::cuda

@@ -8,6 +8,7 @@
 #include "tensor/allocator.h"
 #include "tensor/cuda/allocator.h"
 #include "tensor/cuda/devices.h"
+#include "tensor/cuda/elementwise.h"
 
 namespace trireme::cuda {
 namespace {
@@ -185,6 +186,8 @@ void copy_bytes_async(void* to, Device to_device, const void* from, Device from_
 void copy_bytes(void* to, Device to_device, const void* from, Device from_device, size_t num_bytes) {
   const bool to_host = is_host(to_device), from_host = is_host(from_device);
   if (num_bytes == 0 || to_host == from_host) return copy_bytes_async(to, to_device, from, from_device, num_bytes);
+  if (from_host && num_bytes <= kPutBytes && num_bytes % 4 == 0 && reinterpret_cast<uintptr_t>(to) % 4 == 0)
+    return put_bytes(to, from, num_bytes);
   if (num_bytes >= kStagedFrom && !is_pinned(to_host ? to : from))
     return to_host ? staged_from_device(static_cast<char*>(to), static_cast<const char*>(from), num_bytes)
                    : staged_to_device(static_cast<char*>(to), static_cast<const char*>(from), num_bytes);

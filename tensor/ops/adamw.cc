@@ -4,6 +4,8 @@
 
 #include "base/error.h"
 #include "tensor/cpu/adamw.h"
+#include "tensor/cuda/adamw.h"
+#include "tensor/on_device.h"
 
 namespace trireme {
 namespace {
@@ -41,7 +43,7 @@ void adamw_step(const OptimizerSpan& span, float* m, float* v, const AdamwRule& 
   a.step_size = static_cast<float>(rule.lr / correction1);
   a.inv_sqrt_bias2 = static_cast<float>(1 / std::sqrt(correction2));
   a.eps = static_cast<float>(rule.eps);
-  cpu::adamw(a);
+  on(span.device, cpu::adamw, cuda::adamw)(a);
 }
 
 void sgd_step(const OptimizerSpan& span, float* buffer, const SgdRule& rule) {
@@ -62,7 +64,7 @@ void sgd_step(const OptimizerSpan& span, float* buffer, const SgdRule& rule) {
   a.momentum = static_cast<float>(rule.momentum);
   a.weight_decay = static_cast<float>(rule.weight_decay);
   a.nesterov = rule.nesterov;
-  cpu::sgd(a);
+  on(span.device, cpu::sgd, cuda::sgd)(a);
 }
 
 }  // namespace trireme

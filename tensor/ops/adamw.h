@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "tensor/device.h"
 #include "tensor/dtype.h"
 
 namespace trireme {
@@ -16,6 +17,7 @@ struct OptimizerSpan {
   DType copy_dtype = DType::kBF16;
   const float* grad = nullptr;
   int64_t count = 0;
+  Device device = Device::cpu();  // where all of them lie
 };
 
 // AdamW: Loshchilov & Hutter 2019, arXiv:1711.05101; Kingma & Ba 2015, arXiv:1412.6980.
@@ -30,7 +32,7 @@ struct AdamwRule {
   double grad_scale = 1;    // clipping, and undoing a loss scale
   int64_t step = 1;         // number of this step, from 1
 };
-// m and v: f32, zero before the first step. 28 bytes moved an element, and those of the copy.
+// m and v: f32, on span.device, zero before the first step. 28 bytes moved an element, and those of the copy.
 // Throws ConfigError unless 0 <= beta < 1, eps > 0 and step >= 1, ShapeError if copy_dtype is no float.
 void adamw_step(const OptimizerSpan& span, float* m, float* v, const AdamwRule& rule);
 

@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "tensor/cpu/attention.h"
+#include "tensor/cuda/attention.h"
+#include "tensor/on_device.h"
 #include "tensor/tape.h"
 
 namespace trireme {
@@ -16,6 +18,7 @@ namespace {
 // Everything that the kernels need, holding the tensors and lists it points into.
 struct Call {
   Tensor qkv, starts, row_keys;
+  Tensor starts_there{}, seeds_there{};  // on a CUDA device: what the kernels read of starts and head_seeds
   HeadLayout layout;
   std::vector<uint64_t> head_seeds;
   cpu::AttentionArgs args{};
@@ -86,6 +89,11 @@ Tensor backward(Call& call, const Tensor& out, const Tensor& lse, const Tensor& 
   Tensor d_qkv = empty_like(call.qkv), scratch;
   const cpu::AttentionGradArgs grad{d_out.raw(), out.raw(), lse.data<float>(), d_qkv.raw()};
   const int64_t dim = call.layout.head_dim;
+  if (!on_host(call.qkv)) {
+    require_selected(call.qkv.device());
+    cuda::attention_backward(call.args, grad, nullptr, 0);
+    return d_qkv;
+  }
   const double work = product_size(call);
   if (two_passes_are_faster(call, omp_get_max_threads())) {
     const auto queries = blocks_of(call, call.layout.q_heads, call.args.causal);
@@ -109,7 +117,8 @@ Tensor backward(Call& call, const Tensor& out, const Tensor& lse, const Tensor& 
   return d_qkv;
 }
 
-void check_dropout(const AttentionOptions& options, int64_t rows) {
+void check_dropout(const AttentionOptions& options, const Tensor& qkv) {
+  const int64_t rows = qkv.dim(0);
   const Dropout& dropout = options.dropout;
   check(dropout.p >= 0 && dropout.p < 1, "attention: dropout is ", dropout.p, "; it must be in [0, 1)");
   if (!dropout.active()) return;
@@ -117,6 +126,7 @@ void check_dropout(const AttentionOptions& options, int64_t rows) {
   check(keys.defined(), "attention: dropout needs row_keys, i64[", rows, "]");
   check(keys.shape() == Shape{rows} && keys.dtype() == DType::kI64, "attention: row_keys is ", keys,
         ", qkv has ", rows, " rows; row_keys must be i64[", rows, "]");
+  check_one_device("attention", "row_keys", keys, "qkv", qkv);
 }
 
 // Two products over the pairs of rows that attend, five in backward (the scores are computed again).
@@ -151,7 +161,6 @@ void check_heads(const char* op, const Tensor& qkv, const HeadLayout& layout) {
   check(qkv.defined() && qkv.rank() == 2 && is_float(qkv.dtype()) && qkv.dim(1) == layout.width(), op,
         ": qkv is ", qkv, "; ", layout.q_heads, " query and ", layout.kv_heads, " key heads of dim ",
         layout.head_dim, " need f32, bf16 or f16 [rows,", layout.width(), "]");
-  check(qkv.device().kind == DeviceKind::kCpu, op, ": qkv is on ", qkv.device(), "; only cpu is supported");
 }
 
 int64_t check_segments(const char* op, const Segments& segments, int64_t rows) {
@@ -175,13 +184,22 @@ int64_t check_segments(const char* op, const Segments& segments, int64_t rows) {
   return longest;
 }
 
+Tensor starts_beside(const char* op, const Segments& segments, const Tensor& x) {
+  const Tensor& there = segments.device_starts;
+  if (on_host(x) || !there.defined()) return to_device(segments.starts, x.device());
+  check(there.shape() == segments.starts.shape() && there.dtype() == DType::kI32, op, ": device_starts are ", there,
+        ", starts are ", segments.starts);
+  check_one_device(op, "device_starts", there, "qkv", x);
+  return there;
+}
+
 Tensor attention(const Tensor& qkv, const HeadLayout& layout, const Segments& segments,
                  const AttentionOptions& options) {
   check_heads("attention", qkv, layout);
   const int64_t rows = qkv.dim(0), longest = check_segments("attention", segments, rows);
   check(std::isfinite(options.scale) && options.scale >= 0, "attention: scale is ", options.scale,
         "; it must be positive, or 0 for 1/sqrt(head_dim)");
-  check_dropout(options, rows);
+  check_dropout(options, qkv);
 
   Call call{
       .qkv = qkv.detach(), .starts = segments.starts, .row_keys = {}, .layout = layout, .head_seeds = {}};
@@ -192,7 +210,11 @@ Tensor attention(const Tensor& qkv, const HeadLayout& layout, const Segments& se
   args.q_heads = layout.q_heads;
   args.kv_heads = layout.kv_heads;
   args.head_dim = layout.head_dim;
-  args.starts = segments.starts.data<int32_t>();
+  call.starts_there = starts_beside("attention", segments, qkv);
+  args.starts = call.starts_there.data<int32_t>();
+  args.rows = rows;
+  args.segments = segments.count();
+  args.longest = longest;
   args.causal = options.causal;
   args.scale = options.scale > 0 ? options.scale : 1.0f / std::sqrt(static_cast<float>(layout.head_dim));
   if (options.dropout.active()) {
@@ -205,18 +227,28 @@ Tensor attention(const Tensor& qkv, const HeadLayout& layout, const Segments& se
     args.keep_scale = 1.0f / (1.0f - options.dropout.p);
     args.row_keys = options.row_keys.data<int64_t>();
     args.head_seeds = call.head_seeds.data();
+    if (!on_host(qkv)) {
+      call.seeds_there = empty({layout.q_heads}, DType::kI64, qkv.device());
+      send(call.seeds_there, call.head_seeds.data());
+      args.head_seeds = static_cast<const uint64_t*>(call.seeds_there.raw());
+    }
   }
 
   Tensor out = empty({rows, layout.q_heads * layout.head_dim}, qkv.dtype(), qkv.device());
   Tape* tape = recording({qkv});
   Tensor lse;
   if (tape) lse = empty({rows, layout.q_heads}, DType::kF32, qkv.device());
-  const auto items = blocks_of(call, layout.q_heads, options.causal);
-  Tensor scratch;
-  call.give_scratch(threads_for(items.size(), 2 * product_size(call)),
-                    cpu::attention_forward_scratch(layout.head_dim), scratch);
-  cpu::attention_forward(args, items.data(), static_cast<int64_t>(items.size()), out.raw(),
-                         tape ? lse.data<float>() : nullptr);
+  float* lse_data = tape ? lse.data<float>() : nullptr;
+  if (on_host(qkv)) {
+    const auto items = blocks_of(call, layout.q_heads, options.causal);
+    Tensor scratch;
+    call.give_scratch(threads_for(items.size(), 2 * product_size(call)),
+                      cpu::attention_forward_scratch(layout.head_dim), scratch);
+    cpu::attention_forward(args, items.data(), static_cast<int64_t>(items.size()), out.raw(), lse_data);
+  } else {
+    require_selected(qkv.device());
+    cuda::attention_forward(args, nullptr, 0, out.raw(), lse_data);
+  }
   if (tape) {
     // The call moves with its list of seeds, so the pointer into it stays good.
     tape->record("attention", {qkv}, {&out},

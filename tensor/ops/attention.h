@@ -23,6 +23,7 @@ struct HeadLayout {
 struct Segments {
   Tensor starts;        // i32 [S+1] on the CPU, starts[0] = 0, starts[S] = rows
   int64_t longest = 0;  // rows of the longest one, or an upper bound of it; 0: not known
+  Tensor device_starts = {};  // starts once more, where qkv is, if that is not the CPU; undefined: each op copies them
 
   int64_t count() const { return starts.defined() ? starts.numel() - 1 : 0; }
 };
@@ -50,10 +51,11 @@ uint64_t attention_head_seed(uint64_t seed, int64_t global_head);
 Tensor attention(const Tensor& qkv, const HeadLayout& layout, const Segments& segments,
                  const AttentionOptions& options = {});
 
-// Throws ShapeError, naming the op, if qkv is not a CPU float tensor of [rows, layout.width()] with a valid
-// layout.
+// Throws ShapeError, naming the op, if qkv is not a float tensor of [rows, layout.width()] with a valid layout.
 void check_heads(const char* op, const Tensor& qkv, const HeadLayout& layout);
 // Throws ShapeError if the segments do not cover rows 0..rows in order. Returns the rows of the longest one.
 int64_t check_segments(const char* op, const Segments& segments, int64_t rows);
+// The starts where `x` is. Throws ShapeError if segments.device_starts are elsewhere, or of another number.
+Tensor starts_beside(const char* op, const Segments& segments, const Tensor& x);
 
 }  // namespace trireme

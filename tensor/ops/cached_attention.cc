@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "tensor/cpu/cached_attention.h"
+#include "tensor/cuda/cached_attention.h"
+#include "tensor/on_device.h"
 #include "tensor/tape.h"
 
 namespace trireme {
@@ -27,6 +29,8 @@ void check_cache(const Tensor& qkv, const HeadLayout& layout, const KvBlocks& ca
     check(t->dtype() == qkv.dtype() && t->device() == qkv.device(), "cached_attention: ", name, " are ", *t,
           ", qkv is ", qkv, "; dtype and device must be the same");
   }
+  check_on_host("cached_attention", "lengths", view.lengths);
+  check_on_host("cached_attention", "block_table", view.block_table);
   check(view.block_size > 0, "cached_attention: block_size is ", view.block_size, "; it must be positive");
   const int64_t sequences = view.rows.count();
   check(view.lengths.defined() && view.lengths.dtype() == DType::kI32 &&
@@ -55,6 +59,27 @@ void check_cache(const Tensor& qkv, const HeadLayout& layout, const KvBlocks& ca
   }
 }
 
+// `args` point to host memory as yet.
+Tensor on_cuda(const Tensor& qkv, const HeadLayout& layout, const CacheView& view, int64_t longest,
+               cpu::CachedAttentionArgs args) {
+  require_selected(qkv.device());
+  const Tensor starts = starts_beside("cached_attention", view.rows, qkv);
+  const Tensor lengths = to_device(view.lengths, qkv.device()), table = to_device(view.block_table, qkv.device());
+  for (int64_t s = 0; s < args.sequences; ++s)
+    args.longest_keys =
+        std::max<int64_t>(args.longest_keys, args.lengths[s] + args.attention.starts[s + 1] - args.attention.starts[s]);
+  args.attention.starts = starts.data<int32_t>();
+  args.attention.rows = qkv.dim(0);
+  args.attention.segments = args.sequences;
+  args.attention.longest = longest;
+  args.lengths = lengths.data<int32_t>();
+  args.block_table = table.data<int32_t>();
+  Tensor out = empty({qkv.dim(0), layout.q_heads * layout.head_dim}, qkv.dtype(), qkv.device());
+  cuda::write_cache(args);
+  cuda::cached_attention(args, out.raw());
+  return out;
+}
+
 }  // namespace
 
 Tensor cached_attention(const Tensor& qkv, const HeadLayout& layout, const KvBlocks& cache,
@@ -62,7 +87,7 @@ Tensor cached_attention(const Tensor& qkv, const HeadLayout& layout, const KvBlo
   check_heads("cached_attention", qkv, layout);
   check(!qkv.tape(),
         "cached_attention: qkv is a variable of a tape; the cache is for inference, train with attention");
-  check_segments("cached_attention", view.rows, qkv.dim(0));
+  const int64_t longest = check_segments("cached_attention", view.rows, qkv.dim(0));
   check(std::isfinite(scale) && scale >= 0, "cached_attention: scale is ", scale,
         "; it must be positive, or 0 for 1/sqrt(head_dim)");
   check_cache(qkv, layout, cache, view);
@@ -84,6 +109,8 @@ Tensor cached_attention(const Tensor& qkv, const HeadLayout& layout, const KvBlo
   a.starts = view.rows.starts.data<int32_t>();
   a.causal = true;
   a.scale = scale > 0 ? scale : 1.0f / std::sqrt(static_cast<float>(layout.head_dim));
+
+  if (!on_host(qkv)) return on_cuda(qkv, layout, view, longest, args);
 
   // Blocks of queries first: they take longest.
   std::vector<cpu::CachedItem> items, chunks;

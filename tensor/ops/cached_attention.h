@@ -17,8 +17,8 @@ struct KvBlocks {
 // in this step belongs to another.
 struct CacheView {
   Segments rows;           // the new rows of each sequence in this step, any number, none too
-  Tensor lengths;          // i32 [S]: tokens in the cache before this step
-  Tensor block_table;      // i32 [S, max_blocks]; entries past a sequence's last token are not looked at
+  Tensor lengths;          // i32 [S] on the CPU: tokens in the cache before this step
+  Tensor block_table;      // i32 [S, max_blocks] on the CPU; entries past a sequence's last token are not looked at
   int64_t block_size = 0;  // tokens
 };
 

@@ -21,7 +21,7 @@ struct CrossEntropy {
 
 // Saves the logits and 4 bytes per token; backward computes the probabilities again. `scale` is 1 / the tokens of the
 // whole batch, so that micro-batches and ranks add up. Throws ShapeError on operands that do not fit, and on a label
-// out of range, naming its token.
+// out of range, naming its token. On a device it waits, for the labels and for the sums.
 CrossEntropy cross_entropy(const Tensor& logits, const Tensor& labels, float scale);
 
 // --- Pieces, for a vocabulary split over ranks and for chunks of tokens. None records. ---
@@ -34,7 +34,7 @@ CrossEntropy cross_entropy(const Tensor& logits, const Tensor& labels, float sca
 //   loss of a row: log(s) + m - t
 //   softmax_minus_onehot(logits, m, s, labels, start, valid, scale)         logits now hold their gradient
 //
-// Labels are global. A label outside this part, kIgnoreLabel included, is simply not here.
+// Logits may lie on a device, all else then too; no piece waits. Labels are global. A label outside this part, kIgnoreLabel included, is simply not here.
 
 // f32 [rows]: the greatest of the valid columns; -inf where there is none.
 Tensor row_max(const Tensor& logits, int64_t valid);
@@ -53,5 +53,23 @@ void row_sum_exp_and_target(const Tensor& logits, const Tensor& maximum, const T
 // In place, logits = (exp(logits - maximum) / sum_exp - onehot(label)) * scale; rows with kIgnoreLabel become zero.
 void softmax_minus_onehot(const Tensor& logits, const Tensor& maximum, const Tensor& sum_exp, const Tensor& labels,
                           int64_t vocab_start, int64_t valid, float scale);
+
+// What the rows' losses add up to, on the device of the logits; nothing waits but get().
+class VocabularyTotals {
+ public:
+  explicit VocabularyTotals(Device device);
+  // From rows whose three numbers are those of the whole vocabulary. Rows with kIgnoreLabel count for nothing.
+  void add(const Tensor& maximum, const Tensor& sum_exp, const Tensor& target, const Tensor& labels);
+
+  struct Sums {
+    double loss = 0;
+    int64_t tokens = 0;
+  };
+  Sums get() const;
+
+ private:
+  Sums sums_;      // on the CPU
+  Tensor totals_;  // three doubles on any other device: loss, tokens, unused
+};
 
 }  // namespace trireme

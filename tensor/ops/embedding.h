@@ -13,6 +13,7 @@ namespace trireme {
 // Throws ShapeError if ids is not i32 [T], weight is not [V, D] or first_row is negative.
 Tensor embedding(const Tensor& ids, const Tensor& weight, int64_t first_row = 0);
 
+// ids may lie on any device; those of another than the CPU are copied here, which waits for them.
 // Throws Error, naming the first one, if an id is not in [0, vocab_size).
 void check_ids(const Tensor& ids, int64_t vocab_size);
 

@@ -1,5 +1,7 @@
 #include "tensor/ops/layer_norm.h"
 
+#include "tensor/cuda/norm.h"
+#include "tensor/on_device.h"
 #include "tensor/ops/norm_backward.h"
 #include "tensor/ops/op_checks.h"
 
@@ -11,7 +13,7 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, flo
   SavedNorm saved;
   cpu::NormForward a = prepare_norm("layer_norm", x, weight, bias, /*centered=*/true, eps, tape != nullptr, y, saved);
   a.x = x.raw();
-  cpu::norm_forward(a);
+  on(x.device(), cpu::norm_forward, cuda::norm_forward)(a);
   if (tape) {
     saved.input = x.detach();
     tape->record("layer_norm", {x, weight, bias}, {&y}, [saved](Grads& grads) {

@@ -1,7 +1,9 @@
 #include "tensor/ops/linear.h"
 
 #include "tensor/cpu/bias.h"
+#include "tensor/cuda/bias.h"
 #include "tensor/gemm.h"
+#include "tensor/on_device.h"
 
 namespace trireme {
 namespace {
@@ -10,9 +12,10 @@ void check_rank_2(const char* op, const char* name, const Tensor& t) {
   check(t.rank() == 2 && is_float(t.dtype()), op, ": ", name, " is ", t, "; want a floating [rows, columns]");
 }
 
-void check_slot(const char* op, const GradSlot& slot, const Shape& want) {
+void check_slot(const char* op, const GradSlot& slot, const Shape& want, const Tensor& dy) {
   check(slot.grad.shape() == want && slot.grad.dtype() == DType::kF32, op, ": the gradient is ", slot.grad,
         "; it must be f32", want);
+  check_one_device(op, "the gradient", slot.grad, "dy", dy);
 }
 
 // The gradient of a weight or bias that is a variable, not a parameter: by way of a slot of its own.
@@ -33,9 +36,13 @@ Tensor linear_forward(const Tensor& x, const Tensor& weight, const Tensor& bias)
         "; weight must be ", x.dtype(), "[out,", in, "]");
   check(!bias.defined() || (bias.shape() == Shape{out} && bias.dtype() == x.dtype()), "linear: bias is ", bias,
         ", weight is ", weight, "; bias must be ", x.dtype(), "[", out, "]");
+  check_one_device("linear", "weight", weight, "x", x);
+  check_one_device("linear", "bias", bias, "x", x);
   Tensor y = empty({tokens, out}, x.dtype(), x.device());
-  gemm({false, true, tokens, out, in, x.dtype(), x.dtype()}, 1, x.raw(), in, weight.raw(), in, 0, y.raw(), out);
-  if (bias.defined()) cpu::add_bias(y.raw(), bias.raw(), y.dtype(), tokens, out);
+  gemm(x.device(), {false, true, tokens, out, in, x.dtype(), x.dtype()}, 1, x.raw(), in, weight.raw(), in, 0, y.raw(),
+       out);
+  if (bias.defined())
+    on(y.device(), cpu::add_bias, cuda::add_bias)(y.raw(), bias.raw(), y.dtype(), tokens, out);
   return y;
 }
 
@@ -45,8 +52,10 @@ Tensor linear_backward_input(const Tensor& dy, const Tensor& weight) {
   const int64_t tokens = dy.dim(0), out = dy.dim(1), in = weight.dim(1);
   check(weight.dim(0) == out && weight.dtype() == dy.dtype(), "linear_backward_input: weight is ", weight, ", dy is ",
         dy, "; weight must be ", dy.dtype(), "[", out, ",in]");
+  check_one_device("linear_backward_input", "weight", weight, "dy", dy);
   Tensor dx = empty({tokens, in}, dy.dtype(), dy.device());
-  gemm({false, false, tokens, in, out, dy.dtype(), dy.dtype()}, 1, dy.raw(), out, weight.raw(), in, 0, dx.raw(), in);
+  gemm(dy.device(), {false, false, tokens, in, out, dy.dtype(), dy.dtype()}, 1, dy.raw(), out, weight.raw(), in, 0,
+       dx.raw(), in);
   return dx;
 }
 
@@ -56,16 +65,18 @@ void linear_backward_weight(const Tensor& dy, const Tensor& x, GradSlot& weight_
   const int64_t tokens = dy.dim(0), out = dy.dim(1), in = x.dim(1);
   check(x.dim(0) == tokens && x.dtype() == dy.dtype(), "linear_backward_weight: x is ", x, ", dy is ", dy,
         "; x must be ", dy.dtype(), "[", tokens, ",in]");
-  check_slot("linear_backward_weight", weight_grad, {out, in});
-  gemm({true, false, out, in, tokens, dy.dtype(), DType::kF32}, 1, dy.raw(), out, x.raw(), in,
+  check_one_device("linear_backward_weight", "x", x, "dy", dy);
+  check_slot("linear_backward_weight", weight_grad, {out, in}, dy);
+  gemm(dy.device(), {true, false, out, in, tokens, dy.dtype(), DType::kF32}, 1, dy.raw(), out, x.raw(), in,
        weight_grad.empty ? 0.0f : 1.0f, weight_grad.grad.raw(), in);
   weight_grad.empty = false;
 }
 
 void linear_backward_bias(const Tensor& dy, GradSlot& bias_grad) {
   check_rank_2("linear_backward_bias", "dy", dy);
-  check_slot("linear_backward_bias", bias_grad, {dy.dim(1)});
-  cpu::column_sum(dy.raw(), dy.dtype(), dy.dim(0), dy.dim(1), !bias_grad.empty, bias_grad.grad.data<float>());
+  check_slot("linear_backward_bias", bias_grad, {dy.dim(1)}, dy);
+  on(dy.device(), cpu::column_sum, cuda::column_sum)(
+      dy.raw(), dy.dtype(), dy.dim(0), dy.dim(1), !bias_grad.empty, bias_grad.grad.data<float>());
   bias_grad.empty = false;
 }
 

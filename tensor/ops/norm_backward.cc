@@ -1,6 +1,8 @@
 #include "tensor/ops/norm_backward.h"
 
 #include "tensor/cpu/row_blocks.h"
+#include "tensor/cuda/norm.h"
+#include "tensor/on_device.h"
 #include "tensor/ops/op_checks.h"
 
 namespace trireme {
@@ -64,7 +66,7 @@ NormGrads norm_backward(const SavedNorm& saved, const Tensor& dnormed, const Ten
   a.dnorm_bias = saved.centered ? g.norm_bias.data<float>() : nullptr;
   a.dbias = wants_bias ? g.bias.data<float>() : nullptr;
   a.partial = partial.data<float>();
-  cpu::norm_backward(a);
+  on(x.device(), cpu::norm_backward, cuda::norm_backward)(a);
   return g;
 }
 

@@ -3,6 +3,8 @@
 #include <vector>
 
 #include "tensor/cpu/reduce.h"
+#include "tensor/cuda/reduce.h"
+#include "tensor/on_device.h"
 #include "tensor/ops/op_checks.h"
 
 namespace trireme {
@@ -16,7 +18,16 @@ void check_floats(const char* op, const Tensor& x) {
 
 double sum_of_squares(const Tensor& x) {
   check_floats("sum_of_squares", x);
-  std::vector<double> partial((x.numel() + cpu::kSumBlock - 1) / cpu::kSumBlock);
+  const int64_t blocks = (x.numel() + cpu::kSumBlock - 1) / cpu::kSumBlock;
+  if (!on_host(x)) {
+    require_selected(x.device());
+    const Tensor sums = empty({blocks + 1}, DType::kI64, x.device());  // doubles: the total, then those of the blocks
+    auto* total = static_cast<double*>(sums.raw());
+    cuda::sum_of_squares(total + 1, x.raw(), x.dtype(), x.numel());
+    cuda::sum_doubles(total, total + 1, blocks);
+    return fetched<double>(total, x.device());
+  }
+  std::vector<double> partial(static_cast<size_t>(blocks));
   cpu::sum_of_squares(partial.data(), x.raw(), x.dtype(), x.numel());
   double sum = 0;
   for (double part : partial) sum += part;
@@ -25,6 +36,12 @@ double sum_of_squares(const Tensor& x) {
 
 bool all_finite(const Tensor& x) {
   check_floats("all_finite", x);
+  if (!on_host(x)) {
+    require_selected(x.device());
+    const Tensor answer = empty({1}, DType::kU8, x.device());
+    cuda::all_finite(static_cast<bool*>(answer.raw()), x.raw(), x.dtype(), x.numel());
+    return fetched<uint8_t>(answer.raw(), x.device()) != 0;
+  }
   bool finite = true;
   cpu::all_finite(&finite, x.raw(), x.dtype(), x.numel());
   return finite;
@@ -32,18 +49,18 @@ bool all_finite(const Tensor& x) {
 
 void scale_in_place(const Tensor& x, float factor) {
   check_floats("scale_in_place", x);
-  cpu::scale_in_place(x.raw(), factor, x.dtype(), x.numel());
+  on(x.device(), cpu::scale_in_place, cuda::scale_in_place)(x.raw(), factor, x.dtype(), x.numel());
 }
 
 void axpy(float a, const Tensor& x, const Tensor& y) {
   check_floats("axpy", x);
   check_alike("axpy", "x", x, "y", y);
-  cpu::axpy(y.raw(), a, x.raw(), x.dtype(), x.numel());
+  on(x.device(), cpu::axpy, cuda::axpy)(y.raw(), a, x.raw(), x.dtype(), x.numel());
 }
 
 void fill(const Tensor& x, float value) {
   check_floats("fill", x);
-  cpu::fill(x.raw(), value, x.dtype(), x.numel());
+  on(x.device(), cpu::fill, cuda::fill)(x.raw(), value, x.dtype(), x.numel());
 }
 
 Tensor copy_columns(const Tensor& src, int64_t begin, int64_t end) {
@@ -51,8 +68,9 @@ Tensor copy_columns(const Tensor& src, int64_t begin, int64_t end) {
         begin, ",", end, ") of ", src);
   const int64_t size = static_cast<int64_t>(size_of(src.dtype()));
   Tensor y = empty({src.dim(0), end - begin}, src.dtype(), src.device());
-  cpu::copy_rows(y.raw(), static_cast<const char*>(src.raw()) + begin * size, src.dim(0), (end - begin) * size,
-                 src.dim(1) * size);
+  on(src.device(), cpu::copy_rows, cuda::copy_rows)(
+      y.raw(), static_cast<const char*>(src.raw()) + begin * size, src.dim(0), (end - begin) * size,
+      src.dim(1) * size);
   return y;
 }
 

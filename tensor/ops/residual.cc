@@ -1,6 +1,9 @@
 #include "tensor/ops/residual.h"
 
 #include "tensor/cpu/row_blocks.h"
+#include "tensor/cuda/dropout.h"
+#include "tensor/cuda/norm.h"
+#include "tensor/on_device.h"
 #include "tensor/ops/norm_backward.h"
 #include "tensor/ops/op_checks.h"
 
@@ -24,8 +27,9 @@ void sum_backward(Grads& grads, const Tensor& dsum, const cpu::DropoutMask& mask
       dbias = empty({dim}, DType::kF32, dsum.device());
       partial = empty({cpu::column_partials(rows), dim}, DType::kF32, dsum.device());
     }
-    cpu::add_bias_dropout_backward(masked ? dx.raw() : nullptr, static_cast<float*>(dbias.raw()),
-                                   static_cast<float*>(partial.raw()), dsum.raw(), dsum.dtype(), rows, dim, mask);
+    on(dsum.device(), cpu::add_bias_dropout_backward, cuda::add_bias_dropout_backward)(
+        masked ? dx.raw() : nullptr, static_cast<float*>(dbias.raw()), static_cast<float*>(partial.raw()),
+        dsum.raw(), dsum.dtype(), rows, dim, mask);
     if (wants_bias) add_parameter_grad(grads, 2, dbias, dsum.dtype());
   }
   grads.add(0, dsum);
@@ -47,7 +51,7 @@ Normed residual_norm(const char* op, const Tensor& residual, const Tensor& x, co
   a.bias = bias.raw();
   a.mask = mask;
   a.sum = y.sum.raw();
-  cpu::norm_forward(a);
+  on(x.device(), cpu::norm_forward, cuda::norm_forward)(a);
   if (tape) {
     saved.input = y.sum;
     tape->record(op, {residual, x, bias, weight, norm_bias}, {&y.sum, &y.normed},
@@ -72,7 +76,8 @@ Tensor add(const Tensor& a, const Tensor& b) {
   check_rows("add", "a", a);
   check_alike("add", "a", a, "b", b);
   Tensor y = empty_like(a);
-  cpu::add_bias_dropout(y.raw(), a.raw(), b.raw(), nullptr, a.dtype(), a.dim(0), a.dim(1), {});
+  on(a.device(), cpu::add_bias_dropout, cuda::add_bias_dropout)(
+      y.raw(), a.raw(), b.raw(), nullptr, a.dtype(), a.dim(0), a.dim(1), {});
   if (Tape* tape = recording({a, b})) {
     tape->record("add", {a, b}, {&y}, [](Grads& grads) {
       grads.add(0, grads.out());
@@ -86,7 +91,8 @@ Tensor add_bias_dropout(const Tensor& residual, const Tensor& x, const Tensor& b
   check_operands("add_bias_dropout", residual, x, bias);
   const cpu::DropoutMask mask = dropout_mask("add_bias_dropout", dropout, x);
   Tensor y = empty_like(x);
-  cpu::add_bias_dropout(y.raw(), residual.raw(), x.raw(), bias.raw(), x.dtype(), x.dim(0), x.dim(1), mask);
+  on(x.device(), cpu::add_bias_dropout, cuda::add_bias_dropout)(
+      y.raw(), residual.raw(), x.raw(), bias.raw(), x.dtype(), x.dim(0), x.dim(1), mask);
   if (Tape* tape = recording({residual, x, bias})) {
     tape->record("add_bias_dropout", {residual, x, bias}, {&y}, [mask, keys = dropout.row_keys](Grads& grads) {
       sum_backward(grads, grads.out(), mask);

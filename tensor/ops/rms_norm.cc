@@ -1,5 +1,7 @@
 #include "tensor/ops/rms_norm.h"
 
+#include "tensor/cuda/norm.h"
+#include "tensor/on_device.h"
 #include "tensor/ops/norm_backward.h"
 #include "tensor/ops/op_checks.h"
 
@@ -11,7 +13,7 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, float eps) {
   SavedNorm saved;
   cpu::NormForward a = prepare_norm("rms_norm", x, weight, Tensor(), /*centered=*/false, eps, tape != nullptr, y, saved);
   a.x = x.raw();
-  cpu::norm_forward(a);
+  on(x.device(), cpu::norm_forward, cuda::norm_forward)(a);
   if (tape) {
     saved.input = x.detach();
     tape->record("rms_norm", {x, weight}, {&y}, [saved](Grads& grads) {

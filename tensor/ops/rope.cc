@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "tensor/cpu/rope.h"
+#include "tensor/cuda/rope.h"
+#include "tensor/on_device.h"
 #include "tensor/tape.h"
 
 namespace trireme {
@@ -46,9 +48,9 @@ void check_options(const RopeOptions& options) {
 Tensor turn(const Tensor& x, const HeadLayout& layout, const Tensor& positions, const RopeTable& table,
             float sign) {
   Tensor y = empty_like(x);
-  cpu::rope(x.raw(), y.raw(), x.dtype(), x.dim(0), layout.width(), layout.q_heads + layout.kv_heads,
-            layout.head_dim, positions.data<int32_t>(), table.cos().data<float>(), table.sin().data<float>(),
-            sign);
+  on(x.device(), cpu::rope, cuda::rope)(
+      x.raw(), y.raw(), x.dtype(), x.dim(0), layout.width(), layout.q_heads + layout.kv_heads,
+      layout.head_dim, positions.data<int32_t>(), table.cos().data<float>(), table.sin().data<float>(), sign);
   return y;
 }
 
@@ -57,13 +59,11 @@ Tensor turn(const Tensor& x, const HeadLayout& layout, const Tensor& positions, 
 RopeTable::RopeTable(int64_t max_positions, int64_t head_dim, const RopeOptions& options, Device device) {
   check(head_dim > 0 && head_dim % 2 == 0, "rope: head_dim is ", head_dim, "; it must be even and positive");
   check(max_positions > 0, "rope: max_positions is ", max_positions, "; it must be positive");
-  check(device.kind == DeviceKind::kCpu, "rope: a table on ", device, "; only cpu is supported");
   check_options(options);
   const int64_t half = head_dim / 2;
-  cos_ = empty({max_positions, half}, DType::kF32, device);
-  sin_ = empty({max_positions, half}, DType::kF32, device);
-  float* c = cos_.data<float>();
-  float* s = sin_.data<float>();
+  const Tensor cosines = empty({max_positions, half}, DType::kF32), sines = empty({max_positions, half}, DType::kF32);
+  float* c = cosines.data<float>();
+  float* s = sines.data<float>();
   std::vector<double> frequency(static_cast<size_t>(half));
   for (int64_t i = 0; i < half; ++i) {
     const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(head_dim);
@@ -76,6 +76,8 @@ RopeTable::RopeTable(int64_t max_positions, int64_t head_dim, const RopeOptions&
       c[p * half + i] = static_cast<float>(std::cos(angle));
       s[p * half + i] = static_cast<float>(std::sin(angle));
     }
+  cos_ = to_device(cosines, device);
+  sin_ = to_device(sines, device);
 }
 
 Tensor rope(const Tensor& qkv, const HeadLayout& layout, const Tensor& positions, const RopeTable& table) {
@@ -84,7 +86,9 @@ Tensor rope(const Tensor& qkv, const HeadLayout& layout, const Tensor& positions
         table.head_dim());
   check(positions.defined() && positions.shape() == Shape{qkv.dim(0)} && positions.dtype() == DType::kI32,
         "rope: positions are ", positions, "; ", qkv.dim(0), " rows need i32[", qkv.dim(0), "]");
-  const auto at = positions.span<int32_t>();
+  check_one_device("rope", "the table", table.cos(), "qkv", qkv);
+  check_one_device("rope", "positions", positions, "qkv", qkv);
+  const auto at = on_host(positions) ? positions.span<int32_t>() : std::span<int32_t>();
   for (size_t t = 0; t < at.size(); ++t)
     check(at[t] >= 0 && at[t] < table.max_positions(), "rope: row ", t, " is at position ", at[t],
           "; the table has positions 0..", table.max_positions() - 1);

@@ -48,7 +48,7 @@ class RopeTable {
 //   positions  i32 [T], each in [0, table.max_positions())
 // Returns qkv's shape and dtype; computed in f32. Saves positions; backward turns back.
 // Throws ShapeError if they do not fit together or a position is not in the table, before anything is
-// computed.
+// computed. Positions on a device are not looked at: REQUIRES: they are in the table.
 Tensor rope(const Tensor& qkv, const HeadLayout& layout, const Tensor& positions, const RopeTable& table);
 
 }  // namespace trireme

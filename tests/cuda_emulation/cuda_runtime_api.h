@@ -86,4 +86,14 @@ struct Settings {
 };
 Settings& settings();
 
+// Device memory can be touched while one of these lives, and not else: kernels and copies have one. A processor that
+// reads or writes a tensor's device memory by itself ends with a segmentation fault, as it would beside a device.
+class DeviceAccess {
+ public:
+  DeviceAccess();
+  ~DeviceAccess();
+  DeviceAccess(const DeviceAccess&) = delete;
+  DeviceAccess& operator=(const DeviceAccess&) = delete;
+};
+
 }  // namespace cuda_emulation

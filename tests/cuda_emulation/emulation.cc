@@ -142,17 +142,26 @@ struct Memory {
   std::mutex mutex;
   std::map<const void*, Block> blocks;  // by address
   std::map<int, size_t> used;
+  int accesses = 0;  // under way
 };
 Memory& memory() {
   static Memory memory;
   return memory;
 }
 
+constexpr size_t kPage = 4096;
+
+void protect(const Block& block, bool open) {
+  if (block.device < 0) return;  // host memory
+  mprotect(static_cast<char*>(block.mapping) + kPage, block.mapping_bytes - 2 * kPage,
+           open ? PROT_READ | PROT_WRITE : PROT_NONE);
+}
+
 cudaError_t allocate(void** block, size_t num_bytes, int device) {
   Memory& m = memory();
   std::lock_guard lock(m.mutex);
   if (m.used[device] + num_bytes > settings().memory_bytes) return cudaErrorMemoryAllocation;
-  const size_t page = 4096, padded = (num_bytes + 15) / 16 * 16, body = (padded + page - 1) / page * page;
+  const size_t page = kPage, padded = (num_bytes + 15) / 16 * 16, body = (padded + page - 1) / page * page;
   char* mapping = static_cast<char*>(
       mmap(nullptr, body + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
   if (mapping == MAP_FAILED) return cudaErrorMemoryAllocation;
@@ -160,6 +169,7 @@ cudaError_t allocate(void** block, size_t num_bytes, int device) {
   char* begin = mapping + page + body - padded;
   std::memset(begin, 0xff, padded < (1 << 20) ? padded : (1 << 20));  // of large ones the beginning, to save time
   m.blocks[begin] = {mapping, body + 2 * page, num_bytes, device};
+  if (m.accesses == 0) protect(m.blocks[begin], false);
   m.used[device] += num_bytes;
   *block = begin;
   return cudaSuccess;
@@ -186,6 +196,17 @@ cudaError_t result(cudaError_t error) {
 
 }  // namespace
 
+DeviceAccess::DeviceAccess() {
+  std::lock_guard lock(memory().mutex);
+  if (memory().accesses++ == 0)
+    for (const auto& [address, block] : memory().blocks) protect(block, true);
+}
+DeviceAccess::~DeviceAccess() {
+  std::lock_guard lock(memory().mutex);
+  if (--memory().accesses == 0)
+    for (const auto& [address, block] : memory().blocks) protect(block, false);
+}
+
 cudaError_t run(dim3 grid, dim3 block, const std::function<void()>& thread) {
   Scheduler& s = scheduler();
   std::lock_guard lock(s.mutex);
@@ -202,6 +223,7 @@ cudaError_t run(dim3 grid, dim3 block, const std::function<void()>& thread) {
     makecontext(&f->begin, run_fiber, 0);
     s.fibers.push_back(std::move(f));
   }
+  const DeviceAccess access;
   s.thread = &thread;
   gridDim = grid;
   blockDim = block;
@@ -309,14 +331,17 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const vo
   return cudaSuccess;
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t num_bytes, cudaMemcpyKind, cudaStream_t) {
+  const DeviceAccess access;
   std::memcpy(to, from, num_bytes);
   return cudaSuccess;
 }
 cudaError_t cudaMemcpyPeerAsync(void* to, int, const void* from, int, size_t num_bytes, cudaStream_t) {
+  const DeviceAccess access;
   std::memcpy(to, from, num_bytes);
   return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* to, int value, size_t num_bytes, cudaStream_t) {
+  const DeviceAccess access;
   std::memset(to, value, num_bytes);
   return cudaSuccess;
 }

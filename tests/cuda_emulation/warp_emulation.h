@@ -40,6 +40,7 @@
 #define __shared__ static
 
 namespace trireme::cuda {
+inline namespace warps {  // so that a program may have both emulations
 
 struct alignas(16) uint4 {
   uint32_t x, y, z, w;
@@ -57,6 +58,8 @@ class Emulation {
  public:
   bool backwards = false;    // warps and lanes take turns from the last to the first
   bool late_copies = false;  // an asynchronous copy arrives when it is waited for, not when it is asked for
+
+  void (*device_access)(bool begins) = nullptr;  // called around a launch, where device memory is kept closed else
 
   static Emulation& get() {
     static Emulation emulation;
@@ -351,8 +354,10 @@ inline float exp2_fast(float x) { return std::exp2(x); }
 template <class... P, class... A>
 void launch_blocks(const char*, void (*kernel)(P...), int64_t grid, int threads, size_t shared_bytes,
                    const A&... arguments) {
-  Emulation::get().run(static_cast<unsigned>(grid), static_cast<unsigned>(threads), shared_bytes,
-                       [&] { kernel(arguments...); });
+  Emulation& emulation = Emulation::get();
+  if (emulation.device_access) emulation.device_access(true);
+  emulation.run(static_cast<unsigned>(grid), static_cast<unsigned>(threads), shared_bytes, [&] { kernel(arguments...); });
+  if (emulation.device_access) emulation.device_access(false);
 }
 template <class Fn>
 void with_float_type(DType dtype, Fn&& fn) {
@@ -375,4 +380,5 @@ class Scratch {
   std::vector<uint4> memory_;
 };
 
+}  // namespace warps
 }  // namespace trireme::cuda

@@ -36,6 +36,12 @@ AttentionOptions options_of(const Case& c) {
   return o;
 }
 
+AttentionOptions options_there(const Case& c) {
+  AttentionOptions o = options_of(c);
+  o.row_keys = there(o.row_keys);
+  return o;
+}
+
 // A key's gradient sums over its queries. The rounding of the stored output enters every score gradient
 // through delta = d_out . out, a sum of head_dim such roundings, and is multiplied by scale and by a key of
 // size up to 3.
@@ -52,11 +58,12 @@ struct Result {
 };
 
 Result run(const Tensor& qkv, const Tensor& d_out, const Case& c) {
+  release_there();
   Tape tape;
-  const Tensor x = tape.variable(qkv);
-  const Tensor y = attention(x, c.layout, segments_of(c.lengths), options_of(c));
+  const Tensor x = tape.variable(there(qkv));
+  const Tensor y = attention(x, c.layout, segments_of(c.lengths), options_there(c));
   EXPECT_EQ(tape.num_nodes(), 1u);
-  tape.backward(y, d_out);
+  tape.backward(y, there(d_out));
   return {y.detach(), tape.take_grad(x)};
 }
 
@@ -74,7 +81,7 @@ void check_against_reference(const Case& c, DType dtype) {
   // The scores are sums of head_dim terms of order one, whose error multiplies the weights.
   expect_near(got.out, want.out, tolerance(dtype, longest + c.layout.head_dim), what);
   expect_near(got.d_qkv, want.d_qkv, gradient_tolerance(c, dtype), what + " gradient");
-  expect_equal(attention(qkv, c.layout, segments_of(c.lengths), options_of(c)), got.out, "without a tape");
+  expect_equal(attention(there(qkv), c.layout, segments_of(c.lengths), options_there(c)), got.out, "without a tape");
 }
 
 TRIREME_FLOAT_TESTS(AttentionTest);
@@ -141,7 +148,7 @@ TEST(Attention, GradientIsThatOfCentralDifferences) {
                     .constants = {},
                     .op =
                         [&](const Tensors& in) {
-                          return Tensors{attention(in[0], c.layout, segments_of(c.lengths), options_of(c))};
+                          return Tensors{attention(in[0], c.layout, segments_of(c.lengths), options_there(c))};
                         },
                     .reference =
                         [&](const Doubles& in) {

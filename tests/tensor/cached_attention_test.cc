@@ -29,7 +29,7 @@ class Batch {
     const Shape shape{count * max_blocks + 3, layout.kv_heads, block_size, layout.head_dim};
     // What was never written is NaN: none of it may be looked at.
     const std::vector<double> nan(static_cast<size_t>(shape.numel()), std::nan(""));
-    cache_ = {of_doubles(nan, shape, dtype), of_doubles(nan, shape, dtype)};
+    cache_ = {there(of_doubles(nan, shape, dtype)), there(of_doubles(nan, shape, dtype))};
     // Blocks in a scattered order; unused entries are out of range, which is fine while no token needs them.
     table_ = empty({count, max_blocks}, DType::kI32);
     for (int64_t i = 0; i < table_.numel(); ++i) {
@@ -41,6 +41,7 @@ class Batch {
 
   // Feeds rows[s] more rows of each sequence and compares what comes back.
   Tensor step(const std::vector<int64_t>& rows) {
+    release_there();
     const int64_t row_bytes = layout_.width() * static_cast<int64_t>(size_of(qkv_.dtype()));
     Tensor in = empty({total_of(rows), layout_.width()}, qkv_.dtype());
     Tensor lengths = empty({static_cast<int64_t>(rows.size())}, DType::kI32);
@@ -57,7 +58,7 @@ class Batch {
       done_[s] += rows[s];
     }
     const Tensor out =
-        cached_attention(in, layout_, cache_, {segments_of(rows), lengths, table_, block_size_});
+        cached_attention(there(in), layout_, cache_, {segments_of(rows), lengths, table_, block_size_});
     EXPECT_EQ(out.tape(), nullptr);
     const int64_t longest = *std::max_element(lengths_.begin(), lengths_.end());
     expect_near(out, want, tolerance(qkv_.dtype(), longest + layout_.head_dim),

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <limits>
 
+#include "tensor/cuda/allocator.h"
+#include "tensor/on_device.h"
 #include "tensor/rng.h"
 
 namespace trireme::testing {
@@ -15,6 +17,22 @@ bool contains_index(const std::vector<int>& list, int i) {
 }
 
 }  // namespace
+
+Device test_device() {
+#ifdef TRIREME_TEST_ON_CUDA
+  return {DeviceKind::kCuda, 0};
+#else
+  return Device::cpu();
+#endif
+}
+
+Tensor there(const Tensor& t) { return to_device(t, test_device()); }
+
+void release_there() {
+#ifdef TRIREME_TEST_ON_CUDA
+  cuda::default_device_allocator(0).release_cached();
+#endif
+}
 
 Tensor of_doubles(const std::vector<double>& values, const Shape& shape, DType dtype) {
   Tensor t = empty(shape, dtype);
@@ -42,7 +60,8 @@ Tensor random_ids(const Shape& shape, int64_t bound, uint64_t seed) {
   return t;
 }
 
-std::vector<double> to_doubles(const Tensor& t) {
+std::vector<double> to_doubles(const Tensor& anywhere) {
+  const Tensor t = to_device(anywhere, Device::cpu());
   std::vector<double> values(t.numel());
   for (size_t i = 0; i < values.size(); ++i) {
     switch (t.dtype()) {
@@ -90,7 +109,8 @@ void expect_near(const Tensor& got, const Tensor& want, double tol, const std::s
   expect_near(to_doubles(got), to_doubles(want), tol, what);
 }
 
-void expect_equal(const Tensor& got, const Tensor& want, const std::string& what) {
+void expect_equal(const Tensor& got_anywhere, const Tensor& want_anywhere, const std::string& what) {
+  const Tensor got = to_device(got_anywhere, Device::cpu()), want = to_device(want_anywhere, Device::cpu());
   ASSERT_TRUE(got.defined() && want.defined()) << what;
   ASSERT_TRUE(got.shape() == want.shape() && got.dtype() == want.dtype()) << what << ": " << got << ", " << want;
   if (!got.num_bytes() || !std::memcmp(got.raw(), want.raw(), got.num_bytes())) return;
@@ -130,7 +150,7 @@ Run run_on_tape(const OpCase& c, const Tensors& dys, bool filled, double base) {
     if (!in[i].defined() || contains_index(c.constants, static_cast<int>(i))) continue;
     if (contains_index(c.parameters, static_cast<int>(i))) {
       const double held = filled ? base : std::numeric_limits<double>::quiet_NaN();
-      slots[i].grad = of_doubles(std::vector<double>(in[i].numel(), held), in[i].shape(), DType::kF32);
+      slots[i].grad = there(of_doubles(std::vector<double>(in[i].numel(), held), in[i].shape(), DType::kF32));
       slots[i].empty = !filled;
       in[i].set_slot(&slots[i]);
     } else {
@@ -177,7 +197,10 @@ Run run_on_tape(const OpCase& c, const Tensors& dys, bool filled, double base) {
 
 }  // namespace
 
-void check_op(const OpCase& c) {
+void check_op(const OpCase& of_host) {
+  release_there();  // what the case before left
+  OpCase c = of_host;
+  for (Tensor& x : c.inputs) x = there(x);
   Doubles values;
   for (const Tensor& x : c.inputs) values.push_back(x.defined() ? to_doubles(x) : std::vector<double>{});
   const Tensors plain = c.op(c.inputs);
@@ -185,13 +208,14 @@ void check_op(const OpCase& c) {
   ASSERT_EQ(plain.size(), want.size());
   for (size_t i = 0; i < plain.size(); ++i) {
     EXPECT_EQ(plain[i].tape(), nullptr) << "recorded without a tape";
+    EXPECT_EQ(plain[i].device(), test_device());
     expect_near(plain[i], want[i], c.tolerance_scale * tolerance(plain[i].dtype(), c.reduction),
                 text("output ", i, " of inputs ", c.inputs[0], "..."));
   }
   if (::testing::Test::HasFailure()) return;
 
   Tensors dys;
-  for (size_t i = 0; i < plain.size(); ++i) dys.push_back(random(plain[i].shape(), plain[i].dtype(), c.seed + i));
+  for (size_t i = 0; i < plain.size(); ++i) dys.push_back(there(random(plain[i].shape(), plain[i].dtype(), c.seed + i)));
   const auto loss = [&](const Doubles& in) {
     const Doubles out = c.reference(in);
     double sum = 0;

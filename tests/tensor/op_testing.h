@@ -27,13 +27,20 @@ namespace trireme::testing {
 using Tensors = std::vector<Tensor>;
 using Doubles = std::vector<std::vector<double>>;
 
+// Where check_op() computes: the CPU, or the CUDA device 0 in programs compiled with TRIREME_TEST_ON_CUDA.
+Device test_device();
+// t on test_device(): for what an op takes beside a case's inputs.
+Tensor there(const Tensor& t);
+// Gives back the device memory that no tensor uses: the emulation opens and closes every block around every launch.
+void release_there();
+
 // Standard normals times `scale` (plus `mean`), rounded to dtype. A pure function of the arguments.
 Tensor random(const Shape& shape, DType dtype, uint64_t seed, double scale = 1.0, double mean = 0.0);
 // i32 numbers, uniform in [0, bound).
 Tensor random_ids(const Shape& shape, int64_t bound, uint64_t seed);
 // Values rounded to a floating dtype.
 Tensor of_doubles(const std::vector<double>& values, const Shape& shape, DType dtype);
-// The elements of a tensor of any dtype.
+// The elements of a tensor of any dtype, on any device.
 std::vector<double> to_doubles(const Tensor& t);
 
 // The error allowed on a result of storage type `dtype` whose elements are sums of `reduction_length` terms of order
@@ -93,7 +100,10 @@ inline ::testing::AssertionResult contains(const std::string& whole, const std::
   return ::testing::AssertionFailure() << "\"" << part << "\" is not in \"" << whole << "\"";
 }
 
-class FloatTest : public ::testing::TestWithParam<DType> {};
+class FloatTest : public ::testing::TestWithParam<DType> {
+ protected:
+  void TearDown() override { release_there(); }
+};
 
 }  // namespace trireme::testing
 

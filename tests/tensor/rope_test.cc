@@ -55,7 +55,7 @@ TEST_P(RopeTest, MatchesDoubleReferenceAndItsGradient) {
   for (const RopeOptions& o : {kPlain, kLinear, kLlama3})
     for (const HeadLayout& l :
          {HeadLayout{1, 1, 2}, HeadLayout{3, 1, 10}, HeadLayout{4, 2, 64}, HeadLayout{2, 2, 34}}) {
-      const RopeTable table(300, l.head_dim, o);
+      const RopeTable table(300, l.head_dim, o, test_device());
       const Tensor positions = tensor_of<int32_t>({0, 1, 299, 17, 17, 3, 128}, {7});
       check_op(OpCase{.inputs = {random({7, l.width()}, GetParam(), 5), positions},
                       .parameters = {},

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "comm/threads.h"
+#include "tensor/on_device.h"
 #include "tensor/rng.h"
 
 namespace trireme::testing {
@@ -103,7 +104,7 @@ void scatter(const Parameter& p, const std::vector<float>& flat, int64_t begin, 
 }
 
 std::vector<float> floats_of(const Tensor& t) {
-  const Tensor f = t.dtype() == DType::kF32 ? t : cast(t, DType::kF32);
+  const Tensor here = to_device(t.detach(), Device::cpu()), f = here.dtype() == DType::kF32 ? here : cast(here, DType::kF32);
   return {f.data<float>(), f.data<float>() + f.numel()};
 }
 
@@ -146,8 +147,8 @@ void run_rank(Communicator& world, const ModelConfig& config, const Layout& layo
   shape.tp = layout.tp;
   shape.pp = layout.pp;
   Mesh mesh(world, shape);
-  ShardedModel model(config, mesh, {layout.chunks, layout.layers_per_stage, layout.sequence});
-  ParameterBuckets buckets(model.parameters(), mesh, {layout.zero, 16 << 10, layout.dtype, Device::cpu()});
+  ShardedModel model(config, mesh, {layout.chunks, layout.layers_per_stage, layout.sequence}, layout.device);
+  ParameterBuckets buckets(model.parameters(), mesh, {layout.zero, 16 << 10, layout.dtype, layout.device});
   model.initialize(11);
   OptimizerOptions optimizer_options;
   optimizer_options.weight_decay = 0.1;

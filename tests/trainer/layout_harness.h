@@ -21,6 +21,7 @@ struct Layout {
   int micro_batch = 1;  // sequences
   Recompute recompute = Recompute::kNone;
   DType dtype = DType::kF32;
+  Device device = {};
   int world() const { return dp * tp * pp; }
 };
 std::string describe(const Layout& layout);
