@@ -5,23 +5,15 @@
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <functional>
 #include <string>
 #include <vector>
 
 #include "tensor/cuda/devices.h"
+#include "tests/cuda_device.h"
 #include "tests/tensor/op_testing.h"
 
 namespace trireme::testing {
-
-// Skips, visibly, where there is no device; fails there instead if REQUIRE_CUDA=1.
-inline void require_device() {
-  if (cuda::device_count() > 0) return;
-  const char* required = std::getenv("REQUIRE_CUDA");
-  if (required && std::string(required) == "1") FAIL() << "REQUIRE_CUDA=1, but " << cuda::unavailable_reason();
-  GTEST_SKIP() << cuda::unavailable_reason();
-}
 
 class CudaTest : public ::testing::Test {
  protected:

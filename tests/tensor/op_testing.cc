@@ -8,9 +8,17 @@
 #include "tensor/cuda/allocator.h"
 #include "tensor/on_device.h"
 #include "tensor/rng.h"
+#include "tests/cuda_device.h"
 
 namespace trireme::testing {
 namespace {
+
+#ifdef TRIREME_TEST_ON_CUDA
+class NeedsDevice final : public ::testing::Environment {
+  void SetUp() override { require_device(); }
+};
+[[maybe_unused]] const auto* const kNeedsDevice = ::testing::AddGlobalTestEnvironment(new NeedsDevice);
+#endif
 
 bool contains_index(const std::vector<int>& list, int i) {
   return std::find(list.begin(), list.end(), i) != list.end();
