@@ -1,5 +1,4 @@
-// What ops call of the CUDA backend, for programs without it. The linker takes this file from the library only where
-// nothing else defines these functions: a program that links trireme_cuda has the backend, all others refuse its devices.
+// What ops call of the CUDA backend, for programs without it: trireme_no_cuda, a library of its own.
 #include "base/error.h"
 #include "tensor/cuda/activation.h"
 #include "tensor/cuda/adamw.h"
@@ -25,8 +24,16 @@ namespace {
 }  // namespace
 
 Allocator& default_device_allocator(int) { refuse(); }
+Allocator& default_pinned_allocator() { refuse(); }
+int device_count() { return 0; }
+std::string unavailable_reason() { return "this program was built without CUDA"; }
+DeviceProperties device_properties(int) { refuse(); }
+DeviceMemory device_memory() { refuse(); }
+void select_device(int) { refuse(); }
 int selected_device() { refuse(); }
+void synchronize() { refuse(); }
 void copy_bytes(void*, Device, const void*, Device, size_t) { refuse(); }
+void copy_bytes_async(void*, Device, const void*, Device, size_t) { refuse(); }
 void set_bytes(void*, uint8_t, size_t) { refuse(); }
 
 void bias_gelu(void*, const void*, const void*, DType, int64_t, int64_t, bool) { refuse(); }
