@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "comm/collective_table.h"
 #include "comm/communicator.h"
 #include "comm/op_board.h"
 
@@ -39,6 +40,10 @@ class Backend {
 
   // From any thread. The call's kind is kSend or kRecv.
   virtual std::shared_ptr<Transfer> transfer(const OpCall& call, void* data, size_t num_bytes) = 0;
+
+  // As Communicator says. Groups of one rank have nothing to choose.
+  virtual void use(const CollectiveTable&) {}
+  virtual GroupShape shape() const { return {1, size()}; }
 
   virtual const GroupInfo& group() const = 0;
   int rank() const { return group().rank; }

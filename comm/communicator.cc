@@ -220,6 +220,12 @@ class CommunicatorOverBackend final : public Communicator {
   void observe(CommObserver* observer) override { core_->observe(observer); }
   std::shared_ptr<JobLink> job_link() const override { return core_->job(); }
 
+  void use(const CollectiveTable& table) override {
+    if (!queue_.idle()) core_->blocked([&] { queue_.drain(); });
+    core_->backend().use(table);
+  }
+  GroupShape shape() const override { return core_->backend().shape(); }
+
   void all_reduce(const Tensor& t, ReduceOp op) override { blocking(all_reduce_of(t, op), t, t); }
   Work all_reduce_async(const Tensor& t, ReduceOp op) override { return async(all_reduce_of(t, op), t, t); }
   void all_gather(const Tensor& in, const Tensor& out) override { blocking(all_gather_of(in, out), in, out); }

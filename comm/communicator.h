@@ -24,7 +24,9 @@
 
 namespace trireme {
 
+class CollectiveTable;
 class JobLink;
+struct GroupShape;
 
 // kMax and kMin of floats give NaN where any rank has one. Integer sums wrap.
 enum class ReduceOp : uint8_t { kSum, kMax, kMin };
@@ -87,6 +89,11 @@ class Communicator {
   // Tells `observer` of each call that ends from here on; null: nobody. Not of groups split off. No asynchronous call may be
   // under way; `observer` must live until it is replaced. A group of one rank has nothing to tell.
   virtual void observe(CommObserver* observer) = 0;
+
+  // Which ways collectives take from here on (comm/collective_table.h), also those of groups split off later; before, the
+  // rules decide. Bits do not depend on it. The same table on every rank, between the same calls, none of them under way.
+  virtual void use(const CollectiveTable& table) = 0;
+  virtual GroupShape shape() const = 0;
 
   // t = op over ranks of t, elementwise, in place. f32, bf16, f16, i32, i64.
   virtual void all_reduce(const Tensor& t, ReduceOp op = ReduceOp::kSum) = 0;

@@ -21,10 +21,6 @@ namespace {
 
 constexpr int kBuffers = 3;
 constexpr size_t kBufferBytes = size_t{256} << 10;  // one slice of one rank: of 64 KB to 2 MB the fastest, by a little
-constexpr size_t kPostedBytes = 8 << 10;            // an input of so much goes with its post,
-constexpr size_t kPostedSumBytes = 16 << 10;        // of an all_reduce, where every rank reduces everything, of all ranks
-constexpr size_t kOneBarrierBytes = 256;            // above it in place is faster, where all can reach it
-constexpr size_t kStreamedBytes = size_t{32} << 20;  // written by a rank in one call: past the caches from here on
 constexpr size_t kLine = 64;
 constexpr int kEagerSpins = 100, kSpins = 400, kYields = 50;  // about 10 us, then as long again if no one else wants the core
 
@@ -45,8 +41,6 @@ uint32_t id_of(const OpCall& call) {
 constexpr size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
 int64_t slices_of(int64_t count, int64_t slice) { return std::max<int64_t>(1, (count + slice - 1) / slice); }
-
-Stores stores_for(size_t written) { return written >= kStreamedBytes ? Stores::kPastCaches : Stores::kCached; }
 
 // Where an input is, but for offsets in HostMemory.
 constexpr uint64_t kOutOfReach = ~uint64_t{0}, kPosted = kOutOfReach - 1;
@@ -213,7 +207,11 @@ size_t HostGroup::input_bytes(const Collective& c) const {
   return static_cast<size_t>(c.count) * size_of(c.call.dtype) * static_cast<size_t>(parted ? size_ : 1);
 }
 
-bool HostGroup::is_small(const Collective& c) const {
+CollectiveCase HostGroup::case_of(const Collective& c) const {
+  return {c.kind, c.call.dtype, {1, size_}, static_cast<size_t>(c.count) * size_of(c.call.dtype)};
+}
+
+bool HostGroup::can_be_posted(const Collective& c) const {
   const size_t num_bytes = input_bytes(c);
   if (c.kind == OpKind::kAllReduce && num_bytes * static_cast<size_t>(size_) > kPostedSumBytes) return false;
   return num_bytes <= kPostedBytes;
@@ -226,11 +224,11 @@ void HostGroup::post_and_compare(const Collective& c) {
   head.call_id = id_of(c.call);
   head.input_at = kOutOfReach;
   const size_t num_bytes = input_bytes(c);
-  if (memory_.num_bytes != 0 && num_bytes > kOneBarrierBytes) {
+  if (memory_.num_bytes != 0 && !(can_be_posted(c) && table_.choose(case_of(c)) == CollectiveWay::kPosts)) {
     const uint64_t offset = reinterpret_cast<uintptr_t>(c.in) - memory_.bases[rank_];
     if (offset < memory_.num_bytes && num_bytes <= memory_.num_bytes - offset) head.input_at = offset;
   }
-  if (head.input_at == kOutOfReach && is_small(c)) {
+  if (head.input_at == kOutOfReach && can_be_posted(c)) {
     copy_bytes(mine.payload, c.in, num_bytes);
     head.input_at = kPosted;
   }
@@ -249,7 +247,7 @@ void HostGroup::run(const Collective& c) {
   if (all_inputs(c, [](uint64_t at) { return at == kPosted; })) return finish_from_posts(c);
   if (!all_inputs(c, [](uint64_t at) { return at < kPosted; })) return run_through_windows(c);
   ask_to_go_on();
-  run_in_place(c);
+  run_in_place(c, table_.choose(case_of(c)) == CollectiveWay::kPastCaches ? Stores::kPastCaches : Stores::kCached);
   barrier();
 }
 
@@ -285,7 +283,7 @@ std::byte* HostGroup::input_of(int rank) const {
 }
 
 // Each rank starts with its neighbour's tensor, so that they do not all read one.
-void HostGroup::run_in_place(const Collective& c) {
+void HostGroup::run_in_place(const Collective& c, Stores stores) {
   const size_t element = size_of(c.call.dtype), part = static_cast<size_t>(c.count) * element;
   std::byte* out = static_cast<std::byte*>(c.out);
   switch (c.kind) {
@@ -293,26 +291,26 @@ void HostGroup::run_in_place(const Collective& c) {
       // Rank r reduces part r, and writes it to all.
       const Range mine = part_of(c.count, size_, rank_, element);
       for (int r = 0; r < size_; ++r) parts_[r] = outs_[r] = input_of(r) + mine.begin * element;
-      return reduce_in_rank_order(parts_, outs_, mine.count, c.call.dtype, c.call.op, stores_for(part));
+      return reduce_in_rank_order(parts_, outs_, mine.count, c.call.dtype, c.call.op, stores);
     }
     case OpKind::kReduceScatter:
       for (int r = 0; r < size_; ++r) parts_[r] = input_of(r) + rank_ * part;
       return reduce_in_rank_order(parts_, std::span<void* const>(&(outs_[0] = out), 1), c.count, c.call.dtype, c.call.op,
-                                  stores_for(part));
+                                  stores);
     case OpKind::kAllGather:
       for (int i = 0; i < size_; ++i) {
         const int r = (rank_ + i) % size_;
-        copy_bytes(out + r * part, r == rank_ ? c.in : input_of(r), part, stores_for(part * size_));
+        copy_bytes(out + r * part, r == rank_ ? c.in : input_of(r), part, stores);
       }
       return;
     case OpKind::kAllToAll:
       for (int i = 0; i < size_; ++i) {
         const int r = (rank_ + i) % size_;
-        copy_bytes(out + r * part, input_of(r) + rank_ * part, part, stores_for(part * size_));
+        copy_bytes(out + r * part, input_of(r) + rank_ * part, part, stores);
       }
       return;
     case OpKind::kBroadcast:
-      if (rank_ != c.call.peer) copy_bytes(out, input_of(c.call.peer), part, stores_for(part));
+      if (rank_ != c.call.peer) copy_bytes(out, input_of(c.call.peer), part, stores);
       return;
     default: TRIREME_ASSERT(false);
   }

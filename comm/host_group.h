@@ -3,7 +3,8 @@
 // Every call starts with a post: what the rank calls, and where its input lies, or a small input itself. Once all have posted,
 // ranks compare what they called (all throw CommError if two differ, and can go on after it), and then
 //   tensors that every rank of the group can reach (HostMemory) are read and written in place, with a barrier at the end;
-//   small inputs, if no rank's can be reached, and tiny ones are read from the posts: one barrier in all;
+//   small inputs, if no rank's can be reached, and tiny ones (comm/collective_table.h says which) are read from the posts:
+//   one barrier in all;
 //   others go through windows, a slice at a time: a rank copies its slice into its window, passes a barrier, reads the
 //   others' windows. Slice s+1 is copied in while slice s is reduced and slice s-1 copied out, so there is one barrier a
 //   slice.
@@ -20,6 +21,7 @@
 #include <vector>
 
 #include "comm/backend.h"
+#include "comm/collective_table.h"
 #include "comm/reduce.h"
 
 namespace trireme {
@@ -51,6 +53,8 @@ class HostGroup {
             std::function<void()> waiting);
 
   void run(const Collective& collective);
+  // The ways of calls from here on. Ranks may for a while use different tables.
+  void use(const CollectiveTable& table) { table_ = table; }
   // All ranks of the group arrive. Those in the background leave the core to others while they wait.
   void barrier(bool background);
 
@@ -76,13 +80,14 @@ class HostGroup {
   const Post& post_of(int rank) const;
   std::byte* window(int rank, uint64_t buffer) const;
 
-  bool is_small(const Collective& c) const;
+  CollectiveCase case_of(const Collective& c) const;
+  bool can_be_posted(const Collective& c) const;
   size_t input_bytes(const Collective& c) const;
   template <class Test>
   bool all_inputs(const Collective& c, Test test) const;
   void finish_from_posts(const Collective& c);
   std::byte* input_of(int rank) const;
-  void run_in_place(const Collective& c);
+  void run_in_place(const Collective& c, Stores stores);
   void run_through_windows(const Collective& c);
 
   template <class CopyIn, class Middle, class CopyOut>
@@ -102,6 +107,7 @@ class HostGroup {
   std::string label_;
   bool crowded_;
   HostMemory memory_;
+  CollectiveTable table_;
   std::function<void()> waiting_;
   const bool fences_by_sleepers_;
   bool background_ = false;         // the call under way is

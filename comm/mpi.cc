@@ -52,10 +52,20 @@ class MpiBackend final : public Backend {
     if (!two_level_) return collectives_.run(c);
     if (collectives_.start(c, two_level_->place_of(c, size()))) return;
     const std::span<const uint64_t> places = collectives_.places();
-    if (two_level_->takes(c) && std::find(places.begin(), places.end(), TwoLevel::kOutOfReach) == places.end())
+    const CollectiveCase which{c.kind, c.call.dtype, shape(), static_cast<size_t>(c.count) * size_of(c.call.dtype)};
+    if (two_level_->takes(c) && table_.choose(which) == CollectiveWay::kTwoLevel &&
+        std::find(places.begin(), places.end(), TwoLevel::kOutOfReach) == places.end())
       two_level_->run(c, places);
     else
       collectives_.finish(c);
+  }
+
+  void use(const CollectiveTable& table) override {
+    table_ = table;
+    if (host_group_) host_group_->use(table);
+  }
+  GroupShape shape() const override {
+    return {static_cast<int>(layout_.hosts.size()), static_cast<int>(layout_.most())};
   }
 
   std::shared_ptr<Backend> split(int color, int key, const std::string& name) override {
@@ -73,7 +83,9 @@ class MpiBackend final : public Backend {
     const int me = job_->world_rank();
     check_mpi(MPI_Allgather(&me, 1, MPI_INT, child.world_ranks.data(), 1, MPI_INT, part), "MPI_Allgather", label_);
     if (num_members == 1) return make_self_backend(std::move(child), job_->host(me));
-    return std::make_shared<MpiBackend>(job_, options_, std::move(owner), std::move(child));
+    auto backend = std::make_shared<MpiBackend>(job_, options_, std::move(owner), std::move(child));
+    backend->use(table_);
+    return backend;
   }
 
   std::shared_ptr<Transfer> transfer(const OpCall& call, void* data, size_t num_bytes) override {
@@ -99,6 +111,7 @@ class MpiBackend final : public Backend {
 
   std::shared_ptr<MpiJob> job_;
   MpiWorldOptions options_;
+  CollectiveTable table_;
   GroupInfo info_;
   std::unique_ptr<MpiComm> comm_, transfer_comm_;
   std::string label_;

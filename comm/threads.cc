@@ -152,6 +152,11 @@ class ThreadBackend final : public Backend {
     group_.run(c);
   }
 
+  void use(const CollectiveTable& table) override {
+    table_ = table;
+    group_.use(table);
+  }
+
   std::shared_ptr<Backend> split(int color, int key, const std::string& name) override {
     // Everyone's color and key, through the windows.
     const std::array<int64_t, 2> mine{color, key};
@@ -179,6 +184,7 @@ class ThreadBackend final : public Backend {
       backend = make_self_backend(std::move(child), job_->host);
     else
       backend = std::make_shared<ThreadBackend>(job_, std::move(child));
+    backend->use(table_);
     c.kind = OpKind::kBarrier;
     run(c);  // a barrier: all members hold the group before any of them can let it go
     return backend;
@@ -244,6 +250,7 @@ class ThreadBackend final : public Backend {
   std::string label_;
   std::shared_ptr<ThreadGroup> shared_;
   HostGroup group_;
+  CollectiveTable table_;
   OpCall current_;
   OpBoard::Clock::time_point waiting_since_;
   uint64_t num_splits_ = 0;

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "launch/arguments.h"
 #include "launch/command.h"
+#include "launch/doctor_tune.h"
 #include "launch/host_facts.h"
 #include "parallel/tensor_collectives.h"
 #include "tensor/threads.h"
@@ -27,13 +28,14 @@ constexpr char kHelp[] =
     "its ranks; and says what is wrong, why it matters and what to do. About half a minute.\n\n"
     "  --json           as JSON, which train --dry-run --rates reads\n"
     "  --tune FILE      measure which library is fastest for each product of a run (CONFIG's; default: GPT-2 124M with 1024\n"
-    "                   tokens a micro-batch) and write the choices to FILE, for run.tuning\n"
+    "                   tokens a micro-batch) and, under mpirun, which way is fastest for each collective, in the groups of\n"
+    "                   CONFIG's layout (default: all ranks, and those of a host); write the choices to FILE, for run.tuning\n"
     "  --threads N      of a rank (default: as a run would have)\n\n"
     "examples:\n"
     "  mpirun -np 4 --bind-to none trireme doctor\n"
     "  mpirun -np 4 --bind-to none trireme doctor --json > rates.json\n"
-    "  trireme doctor --tune tuning.txt --config configs/gpt2-124m.yaml && trireme train configs/gpt2-124m.yaml "
-    "run.tuning=tuning.txt\n";
+    "  mpirun -np 2 trireme doctor --tune tuning.txt --config configs/gpt2-124m.yaml parallel.tensor=2\n"
+    "  mpirun -np 2 trireme train configs/gpt2-124m.yaml parallel.tensor=2 run.tuning=tuning.txt\n";
 
 std::vector<int> allowed_cores() {
   cpu_set_t mask;
@@ -166,23 +168,6 @@ json::object to_json_object(const HostFacts& host, const JobFacts& job, const Ma
   return o;
 }
 
-// The products of the run in `config`, or of GPT-2 124M.
-std::vector<GemmShape> products_of(const std::string& config, const Words& overrides) {
-  if (config.empty()) {
-    ModelConfig gpt2;
-    gpt2.model_type = "gpt2";
-    gpt2.vocab_size = 50257;
-    gpt2.hidden_size = 768;
-    gpt2.num_attention_heads = gpt2.num_key_value_heads = 12;
-    gpt2.head_dim = 64;
-    gpt2.intermediate_size = 3072;
-    return training_products(gpt2, 1024, 1, DType::kF32);
-  }
-  const RunConfig run = load_run_config(config, overrides);
-  return training_products(load_model_config(run), run.train.micro_batch * run.data.sequence_length, run.parallel.tensor,
-                           run.train.dtype);
-}
-
 }  // namespace
 
 int run_doctor(const Words& words) {
@@ -202,15 +187,7 @@ int run_doctor(const Words& words) {
     const int threads = given ? static_cast<int>(given) : threads_for(host_place(world).ranks_on_host);
     set_num_threads(threads);
     if (const auto file = args.value("tune")) {
-      agreed(world, [&] {
-        const std::vector<GemmShape> shapes = products_of(args.value("config").value_or(""), args.rest());
-        Tuning tuning;
-        tuning.products = measure_gemm(shapes);
-        if (world.rank() != 0) return;
-        write_file_atomically(*file, tuning.to_text());
-        std::printf("%s: the library for %zu products at %d threads; give it to a run as run.tuning=%s\n", file->c_str(),
-                    shapes.size(), threads, file->c_str());
-      });
+      tune(world, *file, args.value("config").value_or(""), args.rest(), threads);
       return 0;
     }
     const JobFacts facts = job_facts(world, threads);

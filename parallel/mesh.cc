@@ -30,4 +30,9 @@ Mesh::Mesh(Communicator& world, const MeshShape& shape) : shape_(shape), world_(
   }
 }
 
+void Mesh::use(const CollectiveTable& table) const {
+  for (Communicator* comm : {&world_, tp_.get(), dp_.get(), pp_.get(), ends_.get()})
+    if (comm) comm->use(table);
+}
+
 }  // namespace trireme

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "comm/collective_table.h"
 #include "comm/communicator.h"
 
 namespace trireme {
@@ -31,6 +32,10 @@ class Mesh {
   Communicator& pp() const { return *pp_; }
   // First and last stage of this pipeline, who share tied embeddings. Null on the stages between and where pp is 1.
   Communicator* pipeline_ends() const { return ends_.get(); }
+
+  // The ways that the collectives of all axes, and of the world, take from here on: Communicator::use(). The same table on
+  // all ranks.
+  void use(const CollectiveTable& table) const;
 
   bool first_stage() const { return pp_->rank() == 0; }
   bool last_stage() const { return pp_->rank() == pp_->size() - 1; }

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
-#include <charconv>
 #include <deque>
 #include <mutex>
 #include <oneapi/dnnl/dnnl.h>
@@ -11,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/words.h"
 #include "tensor/cpu/amx_gemm.h"
 
 namespace trireme {
@@ -124,37 +124,6 @@ std::string GemmTable::to_text() const {
   return out;
 }
 
-namespace {
-
-std::vector<std::string_view> words_of(std::string_view line) {
-  std::vector<std::string_view> words;
-  while (true) {
-    const size_t begin = line.find_first_not_of(" \t\r");
-    if (begin == std::string_view::npos) return words;
-    line.remove_prefix(begin);
-    const size_t end = std::min(line.find_first_of(" \t\r"), line.size());
-    words.push_back(line.substr(0, end));
-    line.remove_prefix(end);
-  }
-}
-
-std::optional<int64_t> number_of(std::string_view word) {
-  int64_t value = 0;
-  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
-  if (error != std::errc() || end != word.data() + word.size()) return std::nullopt;
-  return value;
-}
-
-// The value of `values` whose name is `word`.
-template <class T, size_t N, class Name>
-std::optional<T> named(const T (&values)[N], std::string_view word, Name name) {
-  for (const T& value : values)
-    if (name(value) == word) return value;
-  return std::nullopt;
-}
-
-}  // namespace
-
 GemmTable GemmTable::parse(std::string_view contents, const std::string& where) {
   constexpr DType kFloats[] = {DType::kF32, DType::kBF16, DType::kF16};
   GemmTable table(Bf16Units::kNone);
@@ -186,12 +155,12 @@ GemmTable GemmTable::parse(std::string_view contents, const std::string& where) 
               "\" do not go together");
       int64_t sizes[3];
       for (int i = 0; i < 3; ++i) {
-        const auto size = number_of(words[3 + i]);
+        const auto size = integer_of(words[3 + i]);
         require(size && *size >= 1 && *size <= int64_t{1} << kMaxExponent && std::has_single_bit(uint64_t(*size)),
                 "size \"", words[3 + i], "\" is not a power of two up to 2^", kMaxExponent);
         sizes[i] = *size;
       }
-      const auto threads = number_of(words[6]);
+      const auto threads = integer_of(words[6]);
       require(threads && *threads >= 1 && *threads <= kMaxThreads, "threads \"", words[6], "\" is not from 1 to ",
               kMaxThreads);
       const auto backend = named(kGemmBackends, words[7], [](GemmBackend b) { return name_of(b); });

@@ -166,18 +166,23 @@ class Run {
     std::string chosen;
     agreed(world_, [&] {
       if (!rank0()) return;
-      std::string saved;
+      std::optional<Tuning> saved, given;
       if (const auto path = checkpoint / kTuningFile; !checkpoint.empty() && std::filesystem::exists(path))
-        saved = Tuning::load(path).to_text();
-      chosen = config_.run.tuning.empty() ? saved : Tuning::load(config_.run.tuning).to_text();
-      if (!checkpoint.empty() && chosen != saved)
+        saved = Tuning::load(path);
+      if (!config_.run.tuning.empty()) given = Tuning::load(config_.run.tuning);
+      if (!checkpoint.empty() && given && given->products != saved.value_or(Tuning()).products)
         tuning_note_ = text("run.tuning=", config_.run.tuning, " is not what ", checkpoint.string(), " was trained with: "
                             "from here on results differ in their last bits from those of a run that was not broken off");
-      if (!chosen.empty()) write_file_atomically(std::filesystem::path(config_.run.dir) / kTuningFile, chosen);
+      if (!given) given = saved;
+      if (!given) return;
+      chosen = given->to_text();
+      write_file_atomically(std::filesystem::path(config_.run.dir) / kTuningFile, chosen);
     });
     chosen = world_.broadcast_string(chosen, 0);
     agreed(world_, [&] {
-      (chosen.empty() ? Tuning() : Tuning::parse(chosen, kTuningFile)).use(config_.run.matmul_precision);
+      const Tuning tuning = chosen.empty() ? Tuning() : Tuning::parse(chosen, kTuningFile);
+      tuning.use_products(config_.run.matmul_precision);
+      mesh_.use(tuning.collectives);
     });
     return chosen;
   }

@@ -8,7 +8,8 @@
 namespace trireme {
 namespace {
 
-constexpr std::string_view kHeading = "trireme tuning 1", kProducts = "[products]";
+constexpr std::string_view kHeading = "trireme tuning 1", kProducts = "[products]",
+                           kCollectives = "[collectives]";
 constexpr size_t kMaxBytes = 4 << 20;
 
 std::string_view trimmed(std::string_view line) {
@@ -18,11 +19,16 @@ std::string_view trimmed(std::string_view line) {
 
 }  // namespace
 
-std::string Tuning::to_text() const { return text(kHeading, "\n", kProducts, "\n", products.to_text()); }
+std::string Tuning::to_text() const {
+  std::string out = text(kHeading, "\n", kProducts, "\n", products.to_text());
+  if (!collectives.empty()) out += text(kCollectives, "\n", collectives.to_text());
+  return out;
+}
 
 Tuning Tuning::parse(std::string_view contents, const std::string& where) {
   Tuning tuning;
-  bool heading = false, products = false;
+  std::vector<std::string_view> sections;
+  bool heading = false;
   int line_number = 0;
   while (!contents.empty()) {
     const size_t end = std::min(contents.find('\n'), contents.size());
@@ -35,20 +41,29 @@ Tuning Tuning::parse(std::string_view contents, const std::string& where) {
       heading = true;
       continue;
     }
-    check<FileError>(line == kProducts, where, ": line ", line_number, ": \"", line, "\" is no section; want ", kProducts);
-    check<FileError>(!products, where, ": line ", line_number, ": ", kProducts, " was given before");
-    products = true;
+    check<FileError>(line == kProducts || line == kCollectives, where, ": line ", line_number, ": \"", line,
+                     "\" is no section; want ", kProducts, " or ", kCollectives);
+    check<FileError>(std::find(sections.begin(), sections.end(), line) == sections.end(), where, ": line ", line_number,
+                     ": ", line, " was given before");
+    sections.push_back(line);
     // To the next section.
     size_t section = 0;
     while (section < contents.size() && contents[section] != '[') {
       const size_t next = contents.find('\n', section);
       section = next == contents.npos ? contents.size() : next + 1;
     }
-    tuning.products = GemmTable::parse(contents.substr(0, section), where + ", " + std::string(kProducts));
-    line_number += static_cast<int>(std::count(contents.begin(), contents.begin() + static_cast<ptrdiff_t>(section), '\n'));
+    const std::string_view body = contents.substr(0, section);
+    const std::string place = text(where, ", ", line);
+    if (line == kProducts)
+      tuning.products = GemmTable::parse(body, place);
+    else
+      tuning.collectives = CollectiveTable::parse(body, place);
+    line_number += static_cast<int>(std::count(body.begin(), body.end(), '\n'));
     contents.remove_prefix(section);
   }
-  check<FileError>(heading && products, where, ": the file ends before ", heading ? kProducts : kHeading);
+  check<FileError>(heading, where, ": the file ends before ", kHeading);
+  check<FileError>(std::find(sections.begin(), sections.end(), kProducts) != sections.end(), where,
+                   ": the file ends before ", kProducts);
   return tuning;
 }
 

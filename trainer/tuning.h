@@ -1,13 +1,16 @@
 // Choices among ways that give the same result up to rounding, measured on one machine: which library computes which
-// product. A run takes them from a file (run.tuning) and keeps the file with itself and each checkpoint, so that it goes on
+// product, which way a collective takes. A run takes them from a file (run.tuning) and keeps the file with itself and each checkpoint, so that it goes on
 // with the same choices and repeats its bits; without a file, the compiled-in rules hold. The text:
 //
 //   trireme tuning 1
 //   [products]
 //   trireme gemm table 1
 //   ...                     as in tensor/gemm_table.h
+//   [collectives]
+//   trireme collective table 1
+//   ...                     as in comm/collective_table.h; the section may be absent
 //
-// A section is a part of the system with choices of its own.
+// A section is a part of the system with choices of its own. Only those of products change the bits of a result.
 #pragma once
 
 #include <filesystem>
@@ -15,6 +18,7 @@
 #include <string_view>
 #include <vector>
 
+#include "comm/collective_table.h"
 #include "model/hf_config.h"
 #include "tensor/gemm_table.h"
 
@@ -24,6 +28,7 @@ constexpr const char* kTuningFile = "tuning.txt";  // in a run's folder and in a
 
 struct Tuning {
   GemmTable products;
+  CollectiveTable collectives;
 
   std::string to_text() const;
   // Throws FileError "where: ..." for what to_text() would not write, comments and blank lines aside.
@@ -31,8 +36,8 @@ struct Tuning {
   static Tuning load(const std::filesystem::path& path);
   bool operator==(const Tuning&) const = default;
 
-  // For the whole process: see use_gemm_table(). Throws ConfigError where this machine lacks what is chosen.
-  void use(MatmulPrecision precision) const {
+  // The products', for the whole process: see use_gemm_table(). Throws ConfigError where this machine lacks what is chosen.
+  void use_products(MatmulPrecision precision) const {
     GemmTable table = products;
     table.set_precision(precision);
     use_gemm_table(table);

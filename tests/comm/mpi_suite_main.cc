@@ -1,9 +1,12 @@
 // The suite under mpirun: every case on tensors in place, through windows of shared memory, through MPI alone, and on ranks
-// that take themselves to be on two hosts: a half on each (of three ranks, two and one), and every other one.
+// that take themselves to be on two hosts: a half on each (of three ranks, two and one), and every other one; and by tables
+// that choose another way than the rules wherever there is one.
 #include <gtest/gtest.h>
+#include <mpi.h>
 
 #include <iostream>
 
+#include "comm/collective_timing.h"
 #include "comm/mpi.h"
 #include "comm/watchdog.h"
 #include "comm_values.h"
@@ -12,10 +15,29 @@
 namespace trireme {
 namespace {
 
-enum Way { kInPlace, kThroughWindows, kThroughMpi, kOnTwoHosts, kOnTwoHostsInTurn, kOnTwoHostsThroughMpi, kNumWays };
+enum Way { kInPlace, kThroughWindows, kThroughMpi, kOnTwoHosts, kOnTwoHostsInTurn, kOnTwoHostsThroughMpi, kInPlaceByTable,
+           kOnTwoHostsByTable, kNumWays };
 constexpr const char* kNames[] = {"InPlace", "ThroughWindows", "ThroughMpi", "OnTwoHosts", "OnTwoHostsInTurn",
-                                  "OnTwoHostsThroughMpi"};
+                                  "OnTwoHostsThroughMpi", "InPlaceByTable", "OnTwoHostsByTable"};
 Communicator* worlds[kNumWays] = {};
+
+int most_ranks_in_exchange = 0;  // of the communicators of MPI_Alltoallv since it was set to 0
+
+// For every call and size the first way that is not the rule's.
+CollectiveTable other_ways(GroupShape shape) {
+  CollectiveTable table;
+  for (OpKind kind : kTabledCalls)
+    for (DType dtype : {DType::kF32, DType::kBF16})
+      for (size_t bytes = 1; bytes <= size_t{1} << 26; bytes *= 2) {
+        const CollectiveCase which{kind, dtype, shape, bytes};
+        for (CollectiveWay way : ways_of(which))
+          if (way != CollectiveTable().choose(which)) {
+            table.set(which, way);
+            break;
+          }
+      }
+  return table;
+}
 
 class MpiRanks : public ::testing::TestWithParam<std::tuple<testing::CommCase, Way>> {};
 
@@ -31,7 +53,8 @@ TEST_P(MpiRanks, Case) {
 INSTANTIATE_TEST_SUITE_P(Suite, MpiRanks,
                          ::testing::Combine(::testing::ValuesIn(testing::comm_cases()),
                                             ::testing::Values(kInPlace, kThroughWindows, kThroughMpi, kOnTwoHosts,
-                                                              kOnTwoHostsInTurn, kOnTwoHostsThroughMpi)),
+                                                              kOnTwoHostsInTurn, kOnTwoHostsThroughMpi,
+                                                              kInPlaceByTable, kOnTwoHostsByTable)),
                          [](const auto& info) {
                            return text(std::get<0>(info.param).name, kNames[std::get<1>(info.param)]);
                          });
@@ -39,8 +62,8 @@ INSTANTIATE_TEST_SUITE_P(Suite, MpiRanks,
 // Whatever way sums take: shared memory, MPI, or both. What decides is which ranks share a host.
 TEST(MpiBackends, GiveTheSameBitsInEveryRun) {
   constexpr int64_t n = 123457;
-  for (const auto& ways : {std::vector<Way>{kInPlace, kThroughWindows, kThroughMpi},
-                           std::vector<Way>{kOnTwoHosts, kOnTwoHostsThroughMpi}}) {
+  for (const auto& ways : {std::vector<Way>{kInPlace, kThroughWindows, kThroughMpi, kInPlaceByTable},
+                           std::vector<Way>{kOnTwoHosts, kOnTwoHostsThroughMpi, kOnTwoHostsByTable}}) {
     const int rank = worlds[0]->rank();
     const Tensor first = testing::values(DType::kF32, n, 8, rank);
     worlds[ways[0]]->all_reduce(first);
@@ -50,6 +73,57 @@ TEST(MpiBackends, GiveTheSameBitsInEveryRun) {
         worlds[way]->all_reduce(again);
         testing::expect_same_bits(again, first, text(kNames[way], ", run ", run));
       }
+  }
+}
+
+// Who exchanges parts of a sum by MPI: all ranks, or only one of each host.
+TEST(MpiBackends, ATableDecidesWhetherHostsExchangeInOneStep) {
+  Communicator& world = *worlds[kOnTwoHosts];
+  if (world.size() < 3) GTEST_SKIP() << "one rank a host: there is one way";
+  const auto split = world.split(0, world.rank(), "all");
+  EXPECT_EQ(split->shape().hosts, 2);
+  EXPECT_EQ(split->shape().ranks, (world.size() + 1) / 2);
+  const Tensor t = testing::values(DType::kF32, 70000, 12, world.rank());
+  const auto most_ranks = [&](Communicator& comm) {
+    most_ranks_in_exchange = 0;
+    comm.all_reduce(t);
+    return most_ranks_in_exchange;
+  };
+  EXPECT_LE(most_ranks(*split), 2);
+  CollectiveTable table;
+  table.set({OpKind::kAllReduce, DType::kF32, split->shape(), 1 << 18}, CollectiveWay::kMpi);
+  split->use(table);
+  EXPECT_EQ(most_ranks(*split), world.size());
+  EXPECT_EQ(most_ranks(*split->split(0, world.rank(), "the same")), world.size());
+  split->use(CollectiveTable());
+  EXPECT_LE(most_ranks(*split), 2);
+  EXPECT_EQ(most_ranks(*worlds[kOnTwoHostsByTable]), world.size());
+}
+
+// Measured ways are ways that there are, each with its time, and the table takes none that is slower than the rule's.
+TEST(MpiBackends, TimingsHoldEveryWayOfEveryCall) {
+  for (Way way : {kInPlace, kOnTwoHosts}) {
+    Communicator& world = *worlds[way];
+    const std::vector<CollectiveTiming> timings = time_collectives(world, world, 1 << 21, 1);
+    CollectiveTable table;
+    choose_fastest(timings, table);
+    if (world.size() == 1 || (way == kOnTwoHosts && world.shape().ranks == 1)) {
+      EXPECT_TRUE(timings.empty());
+      continue;
+    }
+    EXPECT_GT(timings.size(), 30u);
+    EXPECT_EQ(table.num_entries(), timings.size());
+    for (const CollectiveTiming& timing : timings) {
+      double rule = 0, chosen = 0;
+      for (const auto& [one, seconds] : timing.ways) {
+        EXPECT_GT(seconds, 0);
+        if (one == CollectiveTable().choose(timing.which)) rule = seconds;
+        if (one == table.choose(timing.which)) chosen = seconds;
+      }
+      EXPECT_GE(timing.ways.size(), 2u);
+      EXPECT_GT(chosen, 0);
+      EXPECT_LE(chosen, rule);
+    }
   }
 }
 
@@ -129,6 +203,15 @@ TEST(MpiBackends, TensorsOutsideTheArenaAreReducedToo) {
 }  // namespace
 }  // namespace trireme
 
+// Called by the library in place of MPI's own, which MPI keeps as PMPI_Alltoallv.
+extern "C" int MPI_Alltoallv(const void* in, const int* in_counts, const int* in_offsets, MPI_Datatype in_type, void* out,
+                             const int* out_counts, const int* out_offsets, MPI_Datatype out_type, MPI_Comm comm) {
+  int size = 0;
+  MPI_Comm_size(comm, &size);
+  trireme::most_ranks_in_exchange = std::max(trireme::most_ranks_in_exchange, size);
+  return PMPI_Alltoallv(in, in_counts, in_offsets, in_type, out, out_counts, out_offsets, out_type, comm);
+}
+
 int main(int argc, char** argv) {
   using namespace trireme;
   ::testing::InitGoogleTest(&argc, argv);
@@ -142,7 +225,10 @@ int main(int argc, char** argv) {
                                                     make_mpi_world({.share_memory = false}),
                                                     make_mpi_world({.host = half}),
                                                     make_mpi_world({.host = in_turn}),
-                                                    make_mpi_world({.share_memory = false, .host = half})};
+                                                    make_mpi_world({.share_memory = false, .host = half}),
+                                                    make_mpi_world(),
+                                                    make_mpi_world({.host = half})};
+    for (Way way : {kInPlaceByTable, kOnTwoHostsByTable}) owners[way]->use(other_ways(owners[way]->shape()));
     std::vector<std::unique_ptr<Watchdog>> watchdogs;
     for (int way = 0; way < kNumWays; ++way) {
       worlds[way] = owners[way].get();

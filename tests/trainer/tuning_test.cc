@@ -15,11 +15,24 @@ Tuning measured() {
   return t;
 }
 
+CollectiveTable by_mpi() {
+  CollectiveTable table;
+  table.set({OpKind::kAllReduce, DType::kF32, {2, 4}, 1 << 16}, CollectiveWay::kMpi);
+  return table;
+}
+
 TEST(Tuning, TextReadsBackToTheSameChoices) {
   const Tuning t = measured();
   EXPECT_EQ(Tuning::parse(t.to_text(), "t"), t);
   EXPECT_EQ(Tuning::parse("# by hand\n\n" + t.to_text() + "\n# end\n", "t"), t);
   EXPECT_EQ(Tuning::parse(Tuning().to_text(), "t"), Tuning());
+  Tuning both = t;
+  both.collectives = by_mpi();
+  EXPECT_EQ(Tuning::parse(both.to_text(), "t"), both);
+  EXPECT_NE(both, t);
+  const std::string contents = both.to_text();
+  const size_t second = contents.find("[collectives]"), first = contents.find("[products]");
+  EXPECT_EQ(Tuning::parse(contents.substr(0, first) + contents.substr(second) + contents.substr(first, second - first), "t"), both);
 }
 
 std::string error_of(const std::string& contents) {
@@ -36,9 +49,12 @@ TEST(Tuning, SaysWhatIsWrongWithAFile) {
   EXPECT_EQ(error_of(""), "tuning.txt: the file ends before trireme tuning 1");
   EXPECT_EQ(error_of("trireme tuning 1\n"), "tuning.txt: the file ends before [products]");
   EXPECT_EQ(error_of("trireme tuning 2\n"), "tuning.txt: line 1: want \"trireme tuning 1\"");
-  EXPECT_EQ(error_of(good + "[weather]\n"), "tuning.txt: line 8: \"[weather]\" is no section; want [products]");
+  EXPECT_EQ(error_of(good + "[weather]\n"), "tuning.txt: line 8: \"[weather]\" is no section; want [products] or [collectives]");
   EXPECT_EQ(error_of(good + "[products]\n"), "tuning.txt: line 8: [products] was given before");
   EXPECT_NE(error_of("trireme tuning 1\n[products]\ntrireme gemm table 1\n").find("tuning.txt, [products]: line 2"), std::string::npos);
+  EXPECT_EQ(error_of(good + "[collectives]\nall\n"), "tuning.txt, [collectives]: line 1: want \"trireme collective table 1\"");
+  EXPECT_EQ(error_of("trireme tuning 1\n[collectives]\ntrireme collective table 1\n"),
+            "tuning.txt: the file ends before [products]");
   for (size_t size = 0; size < good.size(); ++size) error_of(good.substr(0, size));  // no crash, whatever the cut
 }
 
