@@ -1,5 +1,5 @@
 // Speed of the MPI backend's collectives and messages, each beside the same call of MPI and beside a floor, in one run:
-//   mpirun -np 2 --bind-to none build/bin/comm_bench [way=in_place|windows|mpi] [rounds=15] [hosts=1]
+//   mpirun -np 2 --bind-to none build/bin/comm_bench [way=in_place|windows|mpi] [rounds=15] [hosts=1] [tuning=FILE]
 // Ranks of one host work on each other's tensors in place; with way=windows through windows of shared memory, with way=mpi
 // through MPI alone. A line a call and size: median time over rounds of the slowest rank, GB/s of payload (the larger of
 // the rank's input and output), and how many times faster it is than
@@ -9,7 +9,8 @@
 //          rate at which the ranks together copy memory of that size, right then, past the caches where that is faster, and
 //          two barriers: inputs must be there before they are read, and may change after they were.
 // All are interleaved round by round. With hosts=2 ranks take themselves to be on so many hosts, a block of ranks on each;
-// the last column is then how many times faster a call is than the same one through MPI alone.
+// the last column is then how many times faster a call is than the same one through MPI alone. With tuning=FILE the ways are
+// those of a file of `trireme doctor --tune`.
 #include <immintrin.h>
 #include <mpi.h>
 
@@ -24,6 +25,7 @@
 
 #include "bench/arguments.h"
 #include "comm/mpi.h"
+#include "trainer/tuning.h"
 
 namespace trireme {
 namespace {
@@ -108,6 +110,7 @@ int run(const BenchArguments& arguments) {
   check<ConfigError>(hosts >= 1 && hosts <= ranks, "hosts=", hosts, "; give 1 to ", ranks, ", the number of ranks");
   const std::string host = hosts == 1 ? "" : text("host", static_cast<int64_t>(rank) * hosts / ranks);
   const auto world = make_mpi_world({.share_memory = way != "mpi", .in_place = way != "windows", .host = host});
+  if (const std::string file = arguments.word("tuning", ""); !file.empty()) world->use(Tuning::load(file).collectives);
   const auto flat = hosts == 1 ? nullptr : make_mpi_world({.share_memory = false, .host = host});
   const int n = ranks, next = (rank + 1) % n, previous = (rank + n - 1) % n;
   if (rank == 0)
@@ -206,7 +209,7 @@ int run(const BenchArguments& arguments) {
 int main(int argc, char** argv) {
   trireme::MpiEnvironment mpi;
   try {
-    return trireme::run(trireme::BenchArguments(argc, argv, {"way", "rounds", "hosts"}));
+    return trireme::run(trireme::BenchArguments(argc, argv, {"way", "rounds", "hosts", "tuning"}));
   } catch (const std::exception& e) {
     trireme::abort_job(1, e.what());
   }

@@ -23,18 +23,18 @@ namespace json = boost::json;
 
 constexpr char kHelp[] =
     "usage: trireme doctor [--json] [--threads N]\n"
-    "       trireme doctor --tune FILE [--config CONFIG [key.path=value ...]] [--threads N]\n\n"
+    "       trireme doctor --tune=FILE [--config CONFIG [key.path=value ...]] [--threads N]\n\n"
     "Prints processor, memory, MPI and binding of this host; measures products, memory and, under mpirun, collectives over\n"
     "its ranks; and says what is wrong, why it matters and what to do. About half a minute.\n\n"
     "  --json           as JSON, which train --dry-run --rates reads\n"
-    "  --tune FILE      measure which library is fastest for each product of a run (CONFIG's; default: GPT-2 124M with 1024\n"
+    "  --tune=FILE      measure which library is fastest for each product of a run (CONFIG's; default: GPT-2 124M with 1024\n"
     "                   tokens a micro-batch) and, under mpirun, which way is fastest for each collective, in the groups of\n"
     "                   CONFIG's layout (default: all ranks, and those of a host); write the choices to FILE, for run.tuning\n"
     "  --threads N      of a rank (default: as a run would have)\n\n"
     "examples:\n"
     "  mpirun -np 4 --bind-to none trireme doctor\n"
     "  mpirun -np 4 --bind-to none trireme doctor --json > rates.json\n"
-    "  mpirun -np 2 trireme doctor --tune tuning.txt --config configs/gpt2-124m.yaml parallel.tensor=2\n"
+    "  mpirun -np 2 trireme doctor --tune=tuning.txt --config configs/gpt2-124m.yaml parallel.tensor=2\n"
     "  mpirun -np 2 trireme train configs/gpt2-124m.yaml parallel.tensor=2 run.tuning=tuning.txt\n";
 
 std::vector<int> allowed_cores() {
@@ -180,6 +180,9 @@ int run_doctor(const Words& words) {
   check<ConfigError>(!args.has("tune") || !args.has("json"), "doctor: --json does not go with --tune, whose file is for run.tuning");
   check<ConfigError>(args.rest().empty() || args.has("config"), "doctor: \"", args.rest().empty() ? "" : args.rest()[0],
                      "\" is no option; see trireme doctor --help");
+  // Open MPI's mpirun looks through the words of the program too, and hands all ranks FILE as a set of its own parameters.
+  check<ConfigError>(!started_by_mpi_launcher() || std::find(words.begin(), words.end(), "--tune") == words.end(),
+                     "doctor: under mpirun write --tune=FILE, as one word: mpirun has an option --tune of its own");
   const int64_t given = args.integer("threads", 0, 0, 4096);
   Job job(600);
   return job.run([&] {

@@ -80,7 +80,7 @@ TEST_F(Launch, ARunKeepsItsMeasuredChoicesWithItsCheckpoints) {
 TEST_F(Launch, CollectivesAreMeasuredInTheGroupsOfALayoutAndTheirWaysKeptWithARun) {
   const auto text_of = [](const std::string& path) { return read_text_file(path, 1 << 20); };
   const std::string said = expect_ends(
-      2, {"doctor", "--tune", at("tuning.txt"), "--config", at("run.yaml"), "--threads", "1", "parallel.tensor=2"}, 0);
+      2, {"doctor", "--tune=" + at("tuning.txt"), "--config", at("run.yaml"), "--threads", "1", "parallel.tensor=2"}, 0);
   for (const char* part : {"all_reduce f32, 1 host of 2 ranks:", "reduce_scatter bf16, 1 host of 2 ranks:", "in_place from"})
     expect_says(said, part);
   const std::string measured = text_of(at("tuning.txt"));
@@ -90,13 +90,15 @@ TEST_F(Launch, CollectivesAreMeasuredInTheGroupsOfALayoutAndTheirWaysKeptWithARu
   EXPECT_EQ(text_of(at("run/latest/tuning.txt")), measured);
   // Other ways for collectives alone leave the bits as they are.
   std::ofstream(at("other.txt")) << measured.substr(0, measured.find("[collectives]"))
-                                 << "[collectives]\ntrireme collective table 1\nall_reduce f32 1 2 64 past_caches\n";
+                                 << "[collectives]\ntrireme collective table 1\n# call dtype hosts ranks bytes way\n"
+                                    "all_reduce f32 1 2 64 past_caches\n";
   const std::string on =
       expect_ends(2, training({"parallel.tensor=2", "train.steps=10", "run.tuning=" + at("other.txt")}), 0);
   EXPECT_EQ(on.find("differ in their last bits"), on.npos);
   EXPECT_EQ(text_of(at("run/latest/tuning.txt")), text_of(at("other.txt")));
-  expect_says(expect_ends(2, {"doctor", "--tune", at("tuning.txt"), "--config", at("run.yaml"), "parallel.tensor=4"}, 2),
+  expect_says(expect_ends(2, {"doctor", "--tune=" + at("tuning.txt"), "--config", at("run.yaml"), "parallel.tensor=4"}, 2),
               "the job has 2");
+  expect_says(expect_ends(2, {"doctor", "--tune", at("tuning.txt")}, 2), "mpirun has an option --tune of its own");
 }
 
 TEST_F(Launch, ProductsOfFewerBitsAreRefusedByAllRanksWhereTheProcessorCannot) {
