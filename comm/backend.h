@@ -17,6 +17,7 @@ struct Collective {
   OpCall call;                     // what the caller called: ranks compare it, and messages name it
   const void* in = nullptr;
   void* out = nullptr;  // all_reduce and broadcast: the same as in
+  Device device;        // where in and out lie; a Backend's run() gets those on the cpu alone (see device_way.h)
   bool background = false;  // the caller computes meanwhile: waiting must leave the core to it
   int64_t count = 0;    // elements of one part: all of t (all_reduce, broadcast), in (all_gather), out (reduce_scatter)
 };

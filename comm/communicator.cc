@@ -11,7 +11,10 @@
 
 #include "comm/async_queue.h"
 #include "comm/backend.h"
+#include "comm/device_way.h"
 #include "comm/job_link.h"
+#include "tensor/cuda/devices.h"
+#include "tensor/on_device.h"
 
 namespace trireme {
 namespace {
@@ -34,7 +37,8 @@ OpBoard::Clock::time_point coarse_now() {
 // State shared by a communicator, its progress thread and its unfinished Works, whichever lives longest.
 class Core {
  public:
-  explicit Core(std::shared_ptr<Backend> backend) : backend_(std::move(backend)), job_(backend_->job()) {
+  explicit Core(std::shared_ptr<Backend> backend)
+      : backend_(std::move(backend)), device_way_(make_staged_way(backend_)), job_(backend_->job()) {
     if (job_) slot_ = job_->board().add_group(backend_->group());
   }
   ~Core() {
@@ -43,6 +47,7 @@ class Core {
   Core(const Core&) = delete;
 
   Backend& backend() { return *backend_; }
+  DeviceWay& device_way() { return *device_way_; }
   const std::shared_ptr<JobLink>& job() const { return job_; }
 
   // Marks `call` as under way on the board while it lives.
@@ -66,7 +71,12 @@ class Core {
 
   void run(const Collective& collective, CommEvent::How how) {
     Entry entry(*this, collective.call);
-    observed(collective.call, how, [&] { backend_->run(collective); });
+    observed(collective.call, how, [&] {
+      if (collective.device.kind == DeviceKind::kCpu) [[likely]]
+        backend_->run(collective);
+      else
+        device_way_->run(collective);
+    });
   }
 
   void observe(CommObserver* observer) {
@@ -120,6 +130,7 @@ class Core {
 
  private:
   std::shared_ptr<Backend> backend_;
+  std::unique_ptr<DeviceWay> device_way_;
   std::shared_ptr<JobLink> job_;
   int slot_ = 0;
   const OpBoard::Clock::time_point start_ = OpBoard::Clock::now();
@@ -141,26 +152,40 @@ class UnwindingProbe {
   int at_start_ = std::uncaught_exceptions();
 };
 
+// An asynchronous call on a device between two streams: the progress thread's waits for what the caller has enqueued
+// before the call, the caller's for the call. Both events are of the device that the caller has selected.
+struct StreamOrder {
+  cuda::Event before, after;
+};
+
 class CollectiveWork final : public Work::State {
  public:
-  CollectiveWork(std::shared_ptr<Core> core, const OpCall& call, std::shared_ptr<AsyncQueue::Completion> completion)
-      : core_(std::move(core)), call_(call), completion_(std::move(completion)) {}
+  CollectiveWork(std::shared_ptr<Core> core, const OpCall& call, std::shared_ptr<AsyncQueue::Completion> completion,
+                 std::shared_ptr<StreamOrder> order)
+      : core_(std::move(core)), call_(call), completion_(std::move(completion)), order_(std::move(order)) {}
   ~CollectiveWork() override {
     if (probe_.unwinding() && !completion_->done() && !core_->backend().give_up()) return;
     completion_->wait();
-    if (auto error = completion_->take_error()) core_->keep_error(std::move(error));
+    try {
+      if (auto error = completion_->take_error()) std::rethrow_exception(error);
+      if (order_) order_->after.wait();  // who lets go of the Work lets go of the tensors
+    } catch (...) {
+      core_->keep_error(std::current_exception());
+    }
   }
   void wait() override {
     if (!completion_->done())
       core_->observed(call_, CommEvent::How::kWait, [&] { core_->blocked([&] { completion_->wait(); }); });
     if (auto error = completion_->take_error()) std::rethrow_exception(error);
+    if (auto order = std::exchange(order_, nullptr)) order->after.wait();
   }
-  bool done() const override { return completion_->done(); }
+  bool done() const override { return completion_->done() && (!order_ || order_->after.passed()); }
 
  private:
   std::shared_ptr<Core> core_;
   OpCall call_;
   std::shared_ptr<AsyncQueue::Completion> completion_;
+  std::shared_ptr<StreamOrder> order_;  // null on the host
   UnwindingProbe probe_;
 };
 
@@ -285,9 +310,12 @@ class CommunicatorOverBackend final : public Communicator {
     check(in.defined() && out.defined(), core_->backend().label(), ": ", name_of(kind), " of an undefined tensor");
     check(in.dtype() == out.dtype(), core_->backend().label(), ": ", name_of(kind), " of ", in, " into ", out,
           "; the dtypes must be the same");
-    check(in.device().kind == DeviceKind::kCpu && out.device().kind == DeviceKind::kCpu, core_->backend().label(),
-          ": ", name_of(kind), " of a tensor on ", in.device(), "; this backend moves tensors on cpu");
+    check(in.device() == out.device(), core_->backend().label(), ": ", name_of(kind), " of ", in, " on ", in.device(),
+          " into ", out, " on ", out.device(), "; they must be on one device");
+    if (!on_host(in)) require_selected(in.device());
     Collective c;
+    c.device = in.device();
+    c.call.on_device = !on_host(in);
     c.kind = c.call.kind = kind;
     c.call.dtype = in.dtype();
     c.call.shape = in.shape();
@@ -345,9 +373,20 @@ class CommunicatorOverBackend final : public Communicator {
       return Work();
     }
     c.background = true;
+    std::shared_ptr<StreamOrder> order;
+    if (c.call.on_device) {
+      order = std::make_shared<StreamOrder>();
+      order->before.record();
+    }
     // The tensors are held so that their memory outlives the call, whatever the caller does.
-    auto completion = queue_.submit([core = core_, c, in, out] { core->run(c, CommEvent::How::kBeside); });
-    return Work(std::make_shared<CollectiveWork>(core_, c.call, std::move(completion)));
+    auto completion = queue_.submit([core = core_, c, in, out, order] {
+      if (!order) return core->run(c, CommEvent::How::kBeside);
+      const cuda::DeviceScope scope(c.device.index);
+      order->before.wait();
+      core->run(c, CommEvent::How::kBeside);
+      order->after.record();
+    });
+    return Work(std::make_shared<CollectiveWork>(core_, c.call, std::move(completion), std::move(order)));
   }
 
   Work transfer(OpKind kind, const Tensor& t, int peer, int tag) {
@@ -360,8 +399,9 @@ class CommunicatorOverBackend final : public Communicator {
     core_->count_call(t.num_bytes());
     core_->throw_kept_error();
     Core::Entry entry(*core_, call);
-    return Work(std::make_shared<TransferWork>(core_, call, t,
-                                               core_->backend().transfer(call, t.raw(), t.num_bytes())));
+    auto transfer = on_host(t) ? core_->backend().transfer(call, t.raw(), t.num_bytes())
+                               : core_->device_way().transfer(call, t.device(), t.raw(), t.num_bytes());
+    return Work(std::make_shared<TransferWork>(core_, call, t, std::move(transfer)));
   }
 
   std::shared_ptr<Core> core_;

@@ -28,6 +28,7 @@ constexpr int kEagerSpins = 100, kSpins = 400, kYields = 50;  // about 10 us, th
 uint32_t id_of(const OpCall& call) {
   uint64_t h = static_cast<uint64_t>(call.kind) | static_cast<uint64_t>(call.dtype) << 8 |
                static_cast<uint64_t>(call.op) << 16 | static_cast<uint64_t>(call.shape.rank()) << 24 |
+               static_cast<uint64_t>(call.on_device) << 31 |
                static_cast<uint64_t>(static_cast<uint32_t>(call.peer)) << 32;
   const auto mix = [&h](uint64_t word) {
     h = (h ^ word) * 0x9e3779b97f4a7c15ull;

@@ -23,7 +23,7 @@ std::ostream& operator<<(std::ostream& out, const OpCall& call) {
   out << name_of(call.kind);
   if (call.kind == OpKind::kBarrier || call.kind == OpKind::kSplit) return out;
   if (call.op != ReduceOp::kSum) out << (call.op == ReduceOp::kMax ? " (max)" : " (min)");
-  out << ' ' << call.dtype << call.shape;
+  out << ' ' << call.dtype << call.shape << (call.on_device ? " on cuda" : "");
   if (call.kind == OpKind::kBroadcast) out << " from rank " << call.peer;
   if (call.kind == OpKind::kSend) out << " to rank " << call.peer << ", tag " << call.tag;
   if (call.kind == OpKind::kRecv) out << " from rank " << call.peer << ", tag " << call.tag;

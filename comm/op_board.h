@@ -26,14 +26,25 @@ struct OpCall {
   OpKind kind = OpKind::kBarrier;
   DType dtype = DType::kU8;
   ReduceOp op = ReduceOp::kSum;
+  bool on_device = false;  // the tensors are on a CUDA device
   int32_t peer = -1;  // root of a broadcast, other side of a send or receive
   int32_t tag = 0;
   Shape shape;        // of the caller's input
 
   bool operator==(const OpCall& other) const = default;
 };
-// "all_reduce bf16[4096]", "broadcast f32[3] from rank 1", "recv f32[8] from rank 2, tag 5".
+// "all_reduce bf16[4096]", "broadcast f32[3] on cuda from rank 1", "recv f32[8] from rank 2, tag 5".
 std::ostream& operator<<(std::ostream& out, const OpCall& call);
+
+// A call that a device carries out after the processor has enqueued it. From any thread; throw nothing.
+class DeviceCall {
+ public:
+  virtual ~DeviceCall() = default;
+  virtual bool begun() = 0;  // its turn has come: what was enqueued before it has ended
+  virtual bool ended() = 0;
+  // What went wrong with it or with its communicator, "" if nothing did. It then never ends.
+  virtual std::string failure() = 0;
+};
 
 // A communicator as the board knows it. All its ranks compute the same id.
 struct GroupInfo {

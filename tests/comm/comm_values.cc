@@ -7,6 +7,9 @@
 #include <numeric>
 #include <type_traits>
 
+#include "tensor/cuda/devices.h"
+#include "tensor/on_device.h"
+
 namespace trireme::testing {
 namespace {
 
@@ -41,6 +44,16 @@ A combine(A a, A b, ReduceOp op) {
 }
 
 }  // namespace
+
+Device test_device() {
+#ifdef TRIREME_TEST_ON_CUDA
+  return {DeviceKind::kCuda, cuda::selected_device()};
+#else
+  return Device::cpu();
+#endif
+}
+Tensor there(const Tensor& t) { return to_device(t, test_device()); }
+Tensor here(const Tensor& t) { return to_device(t, Device::cpu()); }
 
 Tensor values(DType dtype, int64_t n, uint64_t seed, int rank) {
   const Tensor t = empty({n}, dtype);
@@ -95,7 +108,8 @@ double as_double(const Tensor& t, int64_t i) { return f32_at(t, i); }
 void expect_same_bits(const Tensor& actual, const Tensor& expected, const std::string& what) {
   ASSERT_EQ(actual.dtype(), expected.dtype()) << what;
   ASSERT_EQ(actual.numel(), expected.numel()) << what;
-  const char *a = static_cast<const char*>(actual.raw()), *b = static_cast<const char*>(expected.raw());
+  const Tensor left = here(actual), right = here(expected);
+  const char *a = static_cast<const char*>(left.raw()), *b = static_cast<const char*>(right.raw());
   if (actual.num_bytes() == 0 || std::memcmp(a, b, actual.num_bytes()) == 0) return;
   size_t at = 0;
   while (a[at] == b[at]) ++at;

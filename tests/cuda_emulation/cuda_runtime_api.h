@@ -86,7 +86,7 @@ struct Settings {
 };
 Settings& settings();
 
-// Device memory can be touched while one of these lives, and not else: kernels and copies have one. A processor that
+// Device memory can be touched by the thread that made one of these while it lives, and not else: kernels and copies have one. A processor that
 // reads or writes a tensor's device memory by itself ends with a segmentation fault, as it would beside a device.
 class DeviceAccess {
  public:
@@ -94,6 +94,9 @@ class DeviceAccess {
   ~DeviceAccess();
   DeviceAccess(const DeviceAccess&) = delete;
   DeviceAccess& operator=(const DeviceAccess&) = delete;
+
+ private:
+  int rights_before_ = 0;
 };
 
 }  // namespace cuda_emulation
