@@ -7,6 +7,11 @@
 // order on one communicator; different communicators are independent, and may be used at once from different threads.
 // Tensors must live and stay untouched until the call returns or the Work is waited for.
 //
+// Tensors on a CUDA device, the one that the thread has selected, are exchanged in the order of the caller's stream
+// (tensor/cuda/devices.h): a call uses what was enqueued before it, and what is enqueued after it, or after Work::wait() of
+// an asynchronous one, finds its result. The host may return earlier, or wait (comm/device_way.h). Both operands of a call
+// are on one device; ranks agree on whether it is one.
+//
 // Sums of bf16 and f16 are accumulated in f32 and rounded once. For the same inputs and the same ranks on each host, every
 // rank receives the same bits, whatever the backend does, and two runs give the same bits.
 //

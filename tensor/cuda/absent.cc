@@ -35,10 +35,6 @@ void synchronize() { refuse(); }
 void copy_bytes(void*, Device, const void*, Device, size_t) { refuse(); }
 void copy_bytes_async(void*, Device, const void*, Device, size_t) { refuse(); }
 void set_bytes(void*, uint8_t, size_t) { refuse(); }
-Allocator& default_pinned_allocator() { refuse(); }
-int device_count() { return 0; }
-std::string unavailable_reason() { return "this program was built without CUDA"; }
-void select_device(int) { refuse(); }
 DeviceScope::DeviceScope(int) { refuse(); }
 DeviceScope::~DeviceScope() = default;
 Event::Event() { refuse(); }

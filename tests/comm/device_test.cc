@@ -115,6 +115,17 @@ TEST_F(DeviceComm, ATensorOnADeviceThatIsNotSelectedIsRefused) {
   });
 }
 
+// What the other tests rest on: a processor that reads device memory by itself is found out.
+TEST_F(DeviceComm, TheEmulationsMemoryIsClosedToTheProcessor) {
+  const Tensor t = zeros({4}, DType::kF32, test_device());
+  EXPECT_DEATH(
+      {
+        volatile float value = t.data<float>()[0];
+        (void)value;
+      },
+      "");
+}
+
 // Ranks on two devices, asynchronously: the progress thread selects the rank's device.
 TEST_F(DeviceComm, AsynchronousCallsRunOnTheRanksDevice) {
   run_ranks(2, [](Communicator& world) {
