@@ -1,13 +1,12 @@
 #include "tensor/cuda/gemm.h"
 
-#include <cublasLt.h>
-
 #include <array>
 #include <cstring>
 #include <map>
 #include <memory>
 
 #include "base/error.h"
+#include "tensor/cuda/cublas_lt.h"
 #include "tensor/cuda/devices.h"
 #include "tensor/cuda/gemm_layout.h"
 #include "tensor/cuda/runtime.h"
@@ -20,25 +19,25 @@ constexpr size_t kWorkspaceBytes = 32 << 20;  // what NVIDIA recommends for Hopp
 
 void check_lt(cublasStatus_t status, const char* what) {
   if (status != CUBLAS_STATUS_SUCCESS)
-    throw CudaError(text(what, ": ", cublasLtGetStatusName(status), ": ", cublasLtGetStatusString(status)));
+    throw CudaError(text(what, ": ", cublas_lt().status_name(status), ": ", cublas_lt().status_text(status)));
 }
 
 // Descriptors, freed with the scope.
-template <class Handle, cublasStatus_t (*kDestroy)(Handle)>
+template <class Handle, auto kDestroy>
 struct Destroy {
   using pointer = Handle;
-  void operator()(Handle h) const { kDestroy(h); }
+  void operator()(Handle h) const { (cublas_lt().*kDestroy)(h); }
 };
 using Operation =
-    std::unique_ptr<cublasLtMatmulDescOpaque_t, Destroy<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>>;
-using Layout = std::unique_ptr<cublasLtMatrixLayoutOpaque_t,
-                               Destroy<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>>;
+    std::unique_ptr<cublasLtMatmulDescOpaque_t, Destroy<cublasLtMatmulDesc_t, &CublasLt::destroy_operation>>;
+using Layout =
+    std::unique_ptr<cublasLtMatrixLayoutOpaque_t, Destroy<cublasLtMatrixLayout_t, &CublasLt::destroy_layout>>;
 using Preference = std::unique_ptr<cublasLtMatmulPreferenceOpaque_t,
-                                   Destroy<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>>;
+                                   Destroy<cublasLtMatmulPreference_t, &CublasLt::destroy_preference>>;
 
 Layout layout_of(cudaDataType_t type, const ColumnMajor& m) {
   cublasLtMatrixLayout_t layout = nullptr;
-  check_lt(cublasLtMatrixLayoutCreate(&layout, type, static_cast<uint64_t>(m.rows),
+  check_lt(cublas_lt().create_layout(&layout, type, static_cast<uint64_t>(m.rows),
                                       static_cast<uint64_t>(m.columns), m.stride),
            "cublasLtMatrixLayoutCreate");
   return Layout(layout);
@@ -46,12 +45,12 @@ Layout layout_of(cudaDataType_t type, const ColumnMajor& m) {
 
 template <class V>
 void set(const Operation& operation, cublasLtMatmulDescAttributes_t attribute, const V& value) {
-  check_lt(cublasLtMatmulDescSetAttribute(operation.get(), attribute, &value, sizeof value),
+  check_lt(cublas_lt().set_operation(operation.get(), attribute, &value, sizeof value),
            "cublasLtMatmulDescSetAttribute");
 }
 template <class V>
 void set(const Preference& preference, cublasLtMatmulPreferenceAttributes_t attribute, const V& value) {
-  check_lt(cublasLtMatmulPreferenceSetAttribute(preference.get(), attribute, &value, sizeof value),
+  check_lt(cublas_lt().set_preference(preference.get(), attribute, &value, sizeof value),
            "cublasLtMatmulPreferenceSetAttribute");
 }
 
@@ -101,8 +100,8 @@ struct Algorithm {
 // What one thread keeps for one device.
 class Library {
  public:
-  Library() { check_lt(cublasLtCreate(&handle_), "cublasLtCreate"); }
-  ~Library() { cublasLtDestroy(handle_); }
+  Library() { check_lt(cublas_lt().create(&handle_), "cublasLtCreate"); }
+  ~Library() { cublas_lt().destroy(handle_); }
   Library(const Library&) = delete;
   Library& operator=(const Library&) = delete;
 
@@ -118,7 +117,7 @@ class Library {
     const Algorithm& chosen = known->second;
     const Scratch workspace(chosen.workspace_bytes);
     const cublasStatus_t status =
-        cublasLtMatmul(handle_, operation.get(), &p.alpha, p.left, left.get(), p.right, right.get(), &p.beta,
+        cublas_lt().matmul(handle_, operation.get(), &p.alpha, p.left, left.get(), p.right, right.get(), &p.beta,
                        p.result, result.get(), p.result, result.get(), &chosen.algorithm,
                        workspace.as<void>(), chosen.workspace_bytes, stream());
     if (status != CUBLAS_STATUS_SUCCESS) check_lt(status, text("gemm ", shape).c_str());
@@ -127,7 +126,7 @@ class Library {
  private:
   static Operation describe(const Problem& p) {
     cublasLtMatmulDesc_t made = nullptr;
-    check_lt(cublasLtMatmulDescCreate(&made, p.compute, CUDA_R_32F), "cublasLtMatmulDescCreate");
+    check_lt(cublas_lt().create_operation(&made, p.compute, CUDA_R_32F), "cublasLtMatmulDescCreate");
     Operation operation(made);
     set(operation, CUBLASLT_MATMUL_DESC_TRANSA, p.product.transpose_left ? CUBLAS_OP_T : CUBLAS_OP_N);
     set(operation, CUBLASLT_MATMUL_DESC_TRANSB, p.product.transpose_right ? CUBLAS_OP_T : CUBLAS_OP_N);
@@ -144,7 +143,7 @@ class Library {
   Algorithm choose(const Problem& p, const Operation& operation, const Layout& left, const Layout& right,
                    const Layout& result, const GemmShape& shape) {
     cublasLtMatmulPreference_t made = nullptr;
-    check_lt(cublasLtMatmulPreferenceCreate(&made), "cublasLtMatmulPreferenceCreate");
+    check_lt(cublas_lt().create_preference(&made), "cublasLtMatmulPreferenceCreate");
     const Preference preference(made);
     set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kWorkspaceBytes);
     // By default the library takes pointers for multiples of 256.
@@ -158,7 +157,7 @@ class Library {
     cublasLtMatmulHeuristicResult_t first{};
     int count = 0;
     const cublasStatus_t status =
-        cublasLtMatmulAlgoGetHeuristic(handle_, operation.get(), left.get(), right.get(), result.get(),
+        cublas_lt().algorithms(handle_, operation.get(), left.get(), right.get(), result.get(),
                                        result.get(), preference.get(), 1, &first, &count);
     if (status == CUBLAS_STATUS_NOT_SUPPORTED || (status == CUBLAS_STATUS_SUCCESS && count == 0))
       throw CudaError(text("gemm ", shape, ": cuBLASLt has no algorithm for this product on this device"));

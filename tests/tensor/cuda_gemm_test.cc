@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "tensor/cuda/cublas_lt.h"
 #include "tensor/cuda/gemm.h"
 #include "tests/tensor/kernel_testing.h"
 #include "tests/tensor/op_testing.h"
@@ -199,6 +200,9 @@ TEST_P(CudaGemmTest, MultipliesEightBitFloats) {
                  {on_b.as(), k, cuda::Fp8::kE4M3, scale_b.as<float>()}, 0, c.as(), n, GetParam());
   expect_near(c.fetch({m, n}, GetParam()), want, tolerance(GetParam()) * 16, "C");
 }
+
+// Needs no device.
+TEST(CublasLt, HasWhatIsCalled) { EXPECT_STREQ(cuda::cublas_lt().status_name(CUBLAS_STATUS_SUCCESS), "CUBLAS_STATUS_SUCCESS"); }
 
 }  // namespace
 }  // namespace trireme
