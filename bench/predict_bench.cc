@@ -73,7 +73,7 @@ int run(Communicator& world, const BenchArguments& args) {
              "}\ntrain: {steps: 1, micro_batch: ", batch, "}\n"),
         "predict_bench", overrides);
     const ModelConfig model = load_model_config(config);
-    const RunPlan plan = validate(config, model, {n, false, std::nullopt});
+    const RunPlan plan = validate(config, model, {n, std::nullopt});
     const double ours = measured(world, config, model, plan);
     const StepPrediction p = predict(config, model, plan, rates, rates.ranks_per_host).step;
     if (world.rank() == 0) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <map>
 
+#include "tensor/on_device.h"
+
 namespace trireme {
 
 struct Engine::Sequence {
@@ -86,6 +88,13 @@ Tensor Engine::forward(const std::vector<Sequence*>& batch, const std::vector<in
   view.lengths = tensor_of<int32_t>(lengths, {sequences});
   view.block_table = tensor_of<int32_t>(table, {sequences, static_cast<int64_t>(most_blocks)});
   view.block_size = cache_.block_size();
+  const Device device = model_.device();
+  tokens_of = batch_on(device, tokens_of, model_.config());
+  if (device.kind != DeviceKind::kCpu) {
+    view.rows = tokens_of.segments;
+    view.device_lengths = to_device(view.lengths, device);
+    view.device_block_table = to_device(view.block_table, device);
+  }
   PassContext pass{tokens_of, Recompute::kNone, false, 0, 1, &view, &cache_.layers()};
 
   const ModelChunk& chunk = *model_.chunks()[0];

@@ -11,6 +11,7 @@
 #include "model/load_weights.h"
 #include "tensor/threads.h"
 #include "trainer/agreed.h"
+#include "trainer/device.h"
 
 namespace trireme {
 namespace {
@@ -29,6 +30,7 @@ constexpr char kHelp[] =
     "  --tensor N --pipeline N how the ranks share the model (tensor: all of them)\n"
     "  --threads N             of each rank (the host's cores shared by its ranks)\n"
     "  --dtype f32|bf16        of weights and cache (f32)\n"
+    "  --device auto|cpu|cuda  as run.device of a run (auto)\n"
     "  --ids                   print token ids, one line a prompt, instead of text\n\n"
     "examples:\n"
     "  trireme generate --model runs/quickstart/latest --prompt \"In the beginning\"\n"
@@ -62,6 +64,12 @@ Request read_request(const Arguments& args) {
   r.sampling.validate();
   r.ids = args.has("ids");
   return r;
+}
+
+DeviceChoice device_choice(const std::string& name) {
+  if (name == "auto") return DeviceChoice::kAuto;
+  check<ConfigError>(name == "cpu" || name == "cuda", "--device=", name, "; use auto, cpu or cuda");
+  return name == "cpu" ? DeviceChoice::kCpu : DeviceChoice::kCuda;
 }
 
 void print_ids(const std::vector<int32_t>& ids) {
@@ -106,6 +114,7 @@ int generate(Communicator& world, const Arguments& args, Clock::time_point start
   std::unique_ptr<WeightSource> weights;
   MeshShape shape;
   DType dtype = DType::kF32;
+  DeviceChoice device = DeviceChoice::kAuto;
   agreed(world, [&] {
     request = read_request(args);
     dir = args.required("model");
@@ -117,13 +126,16 @@ int generate(Communicator& world, const Arguments& args, Clock::time_point start
     const std::string name = args.value("dtype").value_or("f32");
     check<ConfigError>(name == "f32" || name == "bf16", "--dtype=", name, "; use f32 or bf16");
     dtype = name == "f32" ? DType::kF32 : DType::kBF16;
+    device = device_choice(args.value("device").value_or("auto"));
     const int threads = static_cast<int>(args.integer("threads", 0, 0, 4096));
     set_num_threads(threads ? threads : threads_for(world.size()));
     check<ConfigError>(tokenizer->vocab_size() <= config.vocab_size, dir, ": the tokenizer has ",
                        tokenizer->vocab_size(), " tokens, the model ", config.vocab_size);
   });
+  const ChosenDevice place = choose_device(device, "--device", world);
+  if (world.rank() == 0 && !place.warning.empty()) std::fprintf(stderr, "warning: %s\n", place.warning.c_str());
   const Mesh mesh(world, shape);
-  const ShardedModel model(config, mesh, {});
+  const ShardedModel model(config, mesh, {}, place.device);
   agreed(world, [&] { map_weights(model, *weights, dtype); });
 
   std::vector<std::vector<int32_t>> prompts;
@@ -180,7 +192,7 @@ int generate(Communicator& world, const Arguments& args, Clock::time_point start
 int run_generate(const Words& words) {
   const Arguments args(words,
                        {"model", "prompt", "prompts-file", "max-tokens", "temperature", "top-k", "top-p", "min-p",
-                        "repetition-penalty", "seed", "stop", "tensor", "pipeline", "threads", "dtype"},
+                        "repetition-penalty", "seed", "stop", "tensor", "pipeline", "threads", "dtype", "device"},
                        {"ignore-eos", "ids", "help"});
   if (args.has("help")) {
     std::fputs(kHelp, stdout);

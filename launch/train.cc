@@ -13,6 +13,7 @@
 #include "launch/arguments.h"
 #include "launch/command.h"
 #include "trainer/agreed.h"
+#include "trainer/device.h"
 
 namespace trireme {
 namespace {
@@ -25,7 +26,7 @@ constexpr char kHelp[] =
     "  --ranks N[,N...]     ranks that a dry run assumes (default: those mpirun started, or 1); of several, a table\n"
     "  --rates FILE         predict with these rates, of `mpirun -np N trireme doctor --json`, instead of measuring some\n"
     "  --ranks-per-host N   (default: that of --rates, else as many as this host has cores)\n"
-    "  --memory-gb G        of a rank, for the layouts found (default: this host's, divided by its ranks)\n\n"
+    "  --memory-gb G        of a rank, for the layouts found (default: the CUDA device's, or this host's divided by its ranks)\n\n"
     "examples:\n"
     "  mpirun -np 2 trireme train configs/quickstart.yaml parallel.tensor=2\n"
     "  mpirun -np 8 trireme train configs/gpt2-124m.yaml parallel.tensor=2 parallel.pipeline=2\n"
@@ -70,6 +71,14 @@ std::vector<int> rank_counts(const std::string& list) {
 
 DryRunOptions dry_run_options(const Arguments& args, const RunConfig& config) {
   DryRunOptions options;
+  ChosenDevice place;
+  if (args.has("rates") && args.has("memory-gb")) {  // then nothing is asked of this host
+    place.description = "that of --rates";
+  } else {
+    const auto self = make_self_communicator();
+    place = choose_device(config.run.device, "run.device", *self);
+  }
+  options.device = place.description;
   options.world_sizes = rank_counts(args.value("ranks").value_or(std::to_string(launched_place().size)));
   const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   const int most = *std::max_element(options.world_sizes.begin(), options.world_sizes.end());
@@ -80,12 +89,13 @@ DryRunOptions dry_run_options(const Arguments& args, const RunConfig& config) {
     if (!args.has("ranks-per-host")) options.ranks_per_host = options.rates.ranks_per_host;
   } else {
     const int threads = config.run.threads ? static_cast<int>(config.run.threads) : std::max(1, cores / options.ranks_per_host);
-    options.rates = measure_machine_rates_alone(threads, options.ranks_per_host);
-    options.rates_source = "measured now by one process";
+    options.rates = measure_machine_rates_alone(threads, options.ranks_per_host, place.device);
+    options.rates_source = text("measured now by one process on ", place.device);
   }
   const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
-  options.memory_bytes =
-      args.has("memory-gb") ? args.number("memory-gb", 0, 1e-3, 1e6) * (1 << 30) : memory / options.ranks_per_host;
+  options.memory_bytes = args.has("memory-gb")    ? args.number("memory-gb", 0, 1e-3, 1e6) * (1 << 30)
+                         : place.memory_bytes ? static_cast<double>(place.memory_bytes)
+                                              : memory / options.ranks_per_host;
   return options;
 }
 

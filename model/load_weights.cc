@@ -1,7 +1,9 @@
 #include "model/load_weights.h"
 
-#include <cstring>
 #include <exception>
+
+#include "tensor/on_device.h"
+#include "tensor/ops/reduce.h"
 
 namespace trireme {
 
@@ -12,10 +14,10 @@ void check_weights(const ShardedModel& model, const WeightSource& source) {
 
 namespace {
 
-void fill(const Parameter& p, const WeightSource& source) {
+void fill_from(const WeightSource& source, const Parameter& p) {
   int64_t filled = 0;
   for (const Piece& piece : p.pieces) filled += piece.box.numel();
-  if (filled < p.value.numel()) std::memset(p.value.raw(), 0, p.value.num_bytes());
+  if (filled < p.value.numel()) trireme::fill(p.value, 0);
   for (const Piece& piece : p.pieces) {
     const Tensor view = source.view_rows(piece.name, piece.box, p.value.dtype());
     copy_piece_in(view.defined() ? view : source.read_box(piece.name, piece.box, p.value.dtype()), piece, p.value);
@@ -44,12 +46,20 @@ Tensor view_of(const Parameter& p, const WeightSource& source, DType dtype) {
 
 void load_weights(const ShardedModel& model, const WeightSource& source) {
   check_weights(model, source);
-  for (const auto& p : model.parameters().all()) fill(*p, source);
+  for (const auto& p : model.parameters().all()) fill_from(source, *p);
 }
 
 int64_t map_weights(const ShardedModel& model, const WeightSource& source, DType dtype) {
   check_weights(model, source);
   int64_t copied = 0;
+  if (model.device().kind != DeviceKind::kCpu) {
+    allocate_values(model.parameters(), dtype, model.device());
+    for (const auto& p : model.parameters().all()) {
+      fill_from(source, *p);
+      copied += static_cast<int64_t>(p->value.num_bytes());
+    }
+    return copied;
+  }
   std::vector<const Parameter*> copies;
   for (const auto& p : model.parameters().all()) {
     p->value = view_of(*p, source, dtype);
@@ -63,7 +73,7 @@ int64_t map_weights(const ShardedModel& model, const WeightSource& source, DType
 #pragma omp parallel for schedule(dynamic, 1)
   for (size_t i = 0; i < copies.size(); ++i) {
     try {
-      fill(*copies[i], source);
+      fill_from(source, *copies[i]);
     } catch (...) {
 #pragma omp critical(map_weights_error)
       error = std::current_exception();

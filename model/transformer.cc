@@ -1,8 +1,22 @@
 #include "model/transformer.h"
 
 #include "parallel/tensor_collectives.h"
+#include "tensor/on_device.h"
+#include "tensor/ops/embedding.h"
 
 namespace trireme {
+
+TokenBatch batch_on(Device device, const TokenBatch& batch, const ModelConfig& config) {
+  if (device.kind == DeviceKind::kCpu) return batch;
+  check_on_host("batch_on", "ids", batch.ids);
+  check_ids(batch.ids, config.vocab_size);
+  check_ids(batch.positions, config.max_position_embeddings);
+  if (batch.labels.defined()) check_labels(batch.labels, config.vocab_size);
+  TokenBatch b = batch;
+  for (Tensor* t : {&b.ids, &b.positions, &b.labels, &b.row_keys}) *t = to_device(*t, device);
+  b.segments.device_starts = to_device(b.segments.starts, device);
+  return b;
+}
 
 DropoutRows PassContext::dropout_rows(double p, uint32_t layer, DropoutSite site, const Communicator& tp,
                                       bool own_rows_only) const {

@@ -25,6 +25,10 @@ struct TokenBatch {
   int64_t tokens() const { return ids.dim(0); }
 };
 
+// The batch, which is on the CPU, where its model is: itself, or copies of its tensors on a CUDA device. Throws Error then
+// for an id, position or label that the model does not have: on a device nobody looks at them any more.
+TokenBatch batch_on(Device device, const TokenBatch& batch, const ModelConfig& config);
+
 enum class Recompute : uint8_t {
   kNone,
   kSelective,  // the MLP of each block: half the activations, about a fifth more time

@@ -158,15 +158,16 @@ void ParameterBuckets::finish() {
 }
 
 double ParameterBuckets::squared_norm() const {
-  double sum = 0;
+  std::vector<Tensor> counted;
   for (const Bucket& b : buckets_)
     for (const auto& e : b.entries) {
       if (e.parameter->tied_copy) continue;
       if (e.parameter->tp_replicated && mesh_.tp().rank() != 0) continue;
       const int64_t begin = std::max(e.offset, b.shard_begin) - b.shard_begin;
       const int64_t end = std::min(e.offset + e.size, b.shard_begin + b.shard_size) - b.shard_begin;
-      if (begin < end) sum += sum_of_squares(b.shard_grads.rows(begin, end));
+      if (begin < end) counted.push_back(b.shard_grads.rows(begin, end));
     }
+  double sum = sum_of_squares(counted);
   // Without ZeRO every data rank holds the same sum already.
   if (options_.zero) sum = sum_over(mesh_.dp(), {sum})[0];
   sum = sum_over(mesh_.tp(), {sum})[0];

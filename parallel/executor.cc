@@ -5,6 +5,8 @@
 #include <memory>
 #include <optional>
 
+#include "tensor/cuda/devices.h"
+
 namespace trireme {
 namespace {
 
@@ -42,6 +44,11 @@ class Execution {
       report_.busy_s += end - begin;
       hand_on(actions[i], result);
       std::erase_if(leaving_, [](Arriving& m) { return m.work.done(); });
+    }
+    if (work_.device().kind != DeviceKind::kCpu) {  // what the actions have only enqueued
+      const double enqueued = now();
+      cuda::synchronize();
+      report_.busy_s += now() - enqueued;
     }
     const double begin = now();
     for (Arriving& m : leaving_) m.work.wait();

@@ -26,7 +26,6 @@ void for_each_element(const Piece& piece, const Shape& local, Fn&& fn) {
 }
 
 void require_fits(const Tensor& box_values, const Piece& piece, const Tensor& local) {
-  check_on_host("a piece of a weight", "the weight", local);
   check_on_host("a piece of a weight", "its file's part", box_values);
   TRIREME_ASSERT(box_values.numel() == piece.box.numel() && box_values.dtype() == local.dtype());
   TRIREME_ASSERT(piece.row + piece.rows() <= local.dim(0));
@@ -56,6 +55,13 @@ void copy_piece(const void* from, void* to, const Piece& piece, const Tensor& lo
     else
       cpu::transpose(static_cast<const char*>(from) + offset, width, to, columns, columns, rows, static_cast<int64_t>(element));
   }
+}
+
+// Rows [row, row + rows) of `local`, whatever its rank.
+Tensor rows_of(const Piece& piece, const Tensor& local) { return local.rows(piece.row, piece.row + piece.rows()); }
+Piece from_first_row(Piece piece) {
+  piece.row = 0;
+  return piece;
 }
 
 }  // namespace
@@ -89,12 +95,21 @@ void initialize(const Parameter& parameter, uint64_t seed) {
 
 void copy_piece_in(const Tensor& box_values, const Piece& piece, const Tensor& local) {
   require_fits(box_values, piece, local);
-  copy_piece(box_values.raw(), local.raw(), piece, local, true);
+  if (on_host(local)) return copy_piece(box_values.raw(), local.raw(), piece, local, true);
+  const Tensor there = rows_of(piece, local);
+  if (!piece.transposed) return copy(box_values.detach().reshape(there.shape()), there);
+  const Tensor turned = empty(there.shape(), local.dtype());
+  copy_piece(box_values.raw(), turned.raw(), from_first_row(piece), turned, true);
+  copy(turned, there);
 }
 
 void copy_piece_out(const Tensor& local, const Piece& piece, const Tensor& box_values) {
   require_fits(box_values, piece, local);
-  copy_piece(local.raw(), box_values.raw(), piece, local, false);
+  if (on_host(local)) return copy_piece(local.raw(), box_values.raw(), piece, local, false);
+  const Tensor there = rows_of(piece, local);
+  if (!piece.transposed) return copy(there, box_values.reshape(there.shape()));
+  const Tensor here = to_device(there, Device::cpu());
+  copy_piece(here.raw(), box_values.raw(), from_first_row(piece), here, false);
 }
 
 }  // namespace trireme

@@ -76,8 +76,8 @@ void allocate_values(const ParameterList& parameters, DType dtype, Device device
 // layout. Padding that belongs to no piece becomes 0.
 void initialize(const Parameter& parameter, uint64_t seed);
 
-// Copies between a piece of a local tensor and the piece's box laid out contiguously as in the file; same dtype, both on
-// the CPU, else ShapeError.
+// Copies between a piece of a local tensor, wherever it is, and the piece's box laid out contiguously as in the file, on the
+// CPU, else ShapeError; same dtype.
 void copy_piece_in(const Tensor& box_values, const Piece& piece, const Tensor& local);
 void copy_piece_out(const Tensor& local, const Piece& piece, const Tensor& box_values);
 

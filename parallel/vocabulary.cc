@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "parallel/tensor_collectives.h"
+#include "tensor/cuda/allocator.h"
 #include "tensor/on_device.h"
 #include "tensor/ops/cross_entropy.h"
 #include "tensor/ops/embedding.h"
@@ -30,9 +31,17 @@ VocabularyEmbedding::VocabularyEmbedding(const LayerContext& context, const std:
 }
 
 Tensor VocabularyEmbedding::operator()(const Tensor& ids) const {
-  check_ids(ids, split_.size);
+  if (on_host(ids)) check_ids(ids, split_.size);
   Tensor x = embedding(ids, weight_->value, split_.first);
   return split_rows_ ? reduce_scatter_rows(x, tp_) : sum_over_tensor_ranks(x, tp_);
+}
+
+void check_labels(const Tensor& labels, int64_t vocabulary) {
+  check_on_host("check_labels", "labels", labels);
+  const auto label = labels.span<int32_t>();
+  for (size_t row = 0; row < label.size(); ++row)
+    check(label[row] == -100 || (label[row] >= 0 && label[row] < vocabulary), "label ", label[row], " of token ", row,
+          " is outside the vocabulary of ", vocabulary);
 }
 
 TokenLoss vocabulary_loss(const Tensor& x, const Tensor& weight, const Tensor& labels, const VocabularySplit& split,
@@ -44,11 +53,7 @@ TokenLoss vocabulary_loss(const Tensor& x, const Tensor& weight, const Tensor& l
   const Tensor hidden = x.detach(), w = weight.detach();
   Tensor dx = tape ? empty_like(hidden) : Tensor();
   check_one_device("vocabulary_loss", "labels", labels, "x", x);
-  const Tensor labels_here = to_device(labels.detach(), Device::cpu());
-  const int32_t* label = labels_here.data<int32_t>();
-  for (int64_t row = 0; row < tokens; ++row)
-    check(label[row] == -100 || (label[row] >= 0 && label[row] < split.size), "label ", label[row], " of token ", row,
-          " is outside the vocabulary of ", split.size);
+  if (on_host(labels)) check_labels(labels, split.size);
 
   VocabularyTotals totals(x.device());
   for (int64_t begin = 0; begin < tokens; begin += kLossChunk) {
@@ -84,9 +89,13 @@ TokenLoss vocabulary_loss(const Tensor& x, const Tensor& weight, const Tensor& l
 Tensor vocabulary_logits(const Tensor& x, const Tensor& weight, const VocabularySplit& split, Communicator& tp) {
   Tensor local = linear_forward(x.detach(), weight.detach(), {});
   if (local.dtype() != DType::kF32) local = cast(local, DType::kF32);
+  if (!on_host(local)) {
+    const Tensor here = empty(local.shape(), DType::kF32, {.allocator = &cuda::default_pinned_allocator()});
+    copy(local, here);
+    local = here;
+  }
   const int64_t rows = x.dim(0);
   if (tp.size() == 1 && split.valid == split.per_rank) return local;
-  check_on_host("vocabulary_logits", "x", x);
   Tensor parts = empty({tp.size(), rows, split.per_rank}, DType::kF32);
   tp.all_gather(local, parts);
   Tensor logits = empty({rows, split.size}, DType::kF32);

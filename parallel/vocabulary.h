@@ -21,8 +21,8 @@ class VocabularyEmbedding {
  public:
   VocabularyEmbedding(const LayerContext& context, const std::string& file_name, int64_t vocabulary, int64_t dim,
                       double init_stddev);
-  // ids i32 [T] -> [T,dim], or this rank's rows [T/n,dim] under sequence parallelism. Throws ShapeError on an id
-  // outside the vocabulary.
+  // ids i32 [T] -> [T,dim], or this rank's rows [T/n,dim] under sequence parallelism. Throws Error on an id outside the
+  // vocabulary; on a CUDA device it has been checked before it was sent there (batch_on), since looking would wait.
   Tensor operator()(const Tensor& ids) const;
   Parameter& weight() const { return *weight_; }
   const VocabularySplit& split() const { return split_; }
@@ -33,6 +33,9 @@ class VocabularyEmbedding {
   VocabularySplit split_;
   Parameter* weight_;
 };
+
+// Throws ShapeError unless each label is -100 or an id of the vocabulary. On the CPU.
+void check_labels(const Tensor& labels, int64_t vocabulary);
 
 // Tokens whose logits exist at once. Every chunk reads the output weights twice and adds to their whole gradient once, so
 // a few hundred are needed for the products to run at their full rate.
@@ -47,14 +50,15 @@ struct TokenLoss {
   int64_t tokens = 0;  // labelled ones
 };
 // x [T,dim] (whole rows, replicated; gradient partial over tensor ranks: give it through copy_to_tensor_ranks or
-// gather_rows), weight [per_rank,dim] with a slot if trained, labels i32 [T], -100 = no loss.
+// gather_rows), weight [per_rank,dim] with a slot if trained, labels i32 [T], -100 = no loss; those on a CUDA device have
+// been checked (check_labels).
 // loss_scale is 1 / (labelled tokens of the whole global batch), so that gradients are token-weighted over
 // micro-batches and ranks alike.
 TokenLoss vocabulary_loss(const Tensor& x, const Tensor& weight, const Tensor& labels, const VocabularySplit& split,
                           double loss_scale, Communicator& tp);
 
-// x [T,dim] -> f32 logits [T, size] of the whole vocabulary, on every tensor rank. For generation; records nothing. On a
-// CUDA device a vocabulary that is split, or padded, throws ShapeError.
+// x [T,dim] -> f32 logits [T, size] of the whole vocabulary on the CPU, on every tensor rank. For generation; records
+// nothing.
 Tensor vocabulary_logits(const Tensor& x, const Tensor& weight, const VocabularySplit& split, Communicator& tp);
 
 }  // namespace trireme

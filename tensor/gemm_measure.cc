@@ -4,8 +4,9 @@
 #include <chrono>
 
 #include "base/error.h"
+#include "tensor/cuda/devices.h"
 #include "tensor/gemm_table.h"
-#include "tensor/tensor.h"
+#include "tensor/on_device.h"
 
 namespace trireme {
 namespace {
@@ -119,6 +120,24 @@ double rate_by(const GemmTable& table, int threads, DType dtype) {
 }  // namespace
 
 double measure_gemm_rate(int threads, DType dtype) { return rate_by(gemm_table(), threads, dtype); }
+
+double measure_gemm_rate(Device device, int threads, DType dtype) {
+  if (device.kind == DeviceKind::kCpu) return measure_gemm_rate(threads, dtype);
+  constexpr int kTogether = 8;  // so that the wait for their end is a small part
+  for (int64_t side = 512;; side *= 2) {
+    const Tensor a = to_device(operand(side, side, dtype), device), c = empty({side, side}, dtype, device);
+    const GemmShape shape{false, true, side, side, side, dtype, dtype};
+    double seconds = 1e30;
+    for (int round = 0; round < 4; ++round) {
+      cuda::synchronize();
+      const double start = now();
+      for (int i = 0; i < kTogether; ++i) gemm(device, shape, 1, a.raw(), side, a.raw(), side, 0, c.raw(), side);
+      cuda::synchronize();
+      if (round > 0) seconds = std::min(seconds, (now() - start) / kTogether);
+    }
+    if (seconds > 1e-3 || side == 4096) return 2.0 * static_cast<double>(side * side * side) / seconds;
+  }
+}
 
 double measure_gemm_rate(int threads, MatmulPrecision precision) {
   GemmTable table = gemm_table();

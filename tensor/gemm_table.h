@@ -91,6 +91,9 @@ GemmTable measure_gemm(std::span<const GemmShape> shapes, int rounds = 7);
 // FLOP/s of a large square product at `threads` threads, by the table in force: the denominator of a run's MFU.
 // The best of five; takes well under a second.
 double measure_gemm_rate(int threads, DType dtype = DType::kF32);
+// The same on a device: on a CUDA device of back-to-back products, the larger the faster it is, and `threads` is not looked
+// at.
+double measure_gemm_rate(Device device, int threads, DType dtype);
 // The same of f32 operands in a precision of one's choice. REQUIRES: available(precision).
 double measure_gemm_rate(int threads, MatmulPrecision precision);
 

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "tensor/cuda/devices.h"
 #include "tensor/tensor.h"
 
 namespace trireme {
@@ -54,6 +55,22 @@ MemoryRate measure_memory_rate(int threads, size_t num_bytes) {
   });
   check<Error>(total == 0, "measure_memory_rate: zeros sum up to ", total);  // so that the reads are needed
   return rate;
+}
+
+MemoryRate measure_memory_rate(Device device, int threads, size_t num_bytes) {
+  if (device.kind == DeviceKind::kCpu) return measure_memory_rate(threads, num_bytes);
+  const Tensor from = zeros({static_cast<int64_t>(num_bytes)}, DType::kU8, device), to = empty_like(from);
+  constexpr int kTogether = 4;
+  double best = 1e30;
+  for (int round = 0; round <= kRounds; ++round) {
+    cuda::synchronize();
+    const double start = now();
+    for (int i = 0; i < kTogether; ++i) copy(from, to);
+    cuda::synchronize();
+    if (round > 0) best = std::min(best, (now() - start) / kTogether);
+  }
+  const double rate = 2 * static_cast<double>(num_bytes) / best;
+  return {.read_bytes_per_s = rate, .copy_bytes_per_s = rate};
 }
 
 }  // namespace trireme

@@ -3,6 +3,8 @@
 
 #include <cstddef>
 
+#include "tensor/device.h"
+
 namespace trireme {
 
 struct MemoryRate {
@@ -13,5 +15,7 @@ struct MemoryRate {
 // The best of a few rounds over buffers of `num_bytes` each, on `threads` threads; below a second. Buffers much larger
 // than the last cache give the rate of memory. Throws ConfigError for threads < 1 or less than a page.
 MemoryRate measure_memory_rate(int threads, size_t num_bytes = size_t{128} << 20);
+// Of a device's own memory: of a CUDA device, the copy's rate is given for reads too.
+MemoryRate measure_memory_rate(Device device, int threads, size_t num_bytes = size_t{128} << 20);
 
 }  // namespace trireme

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "tensor/on_device.h"
-
 namespace trireme {
 
 TokenBatch batch_of(const std::vector<Sample>& samples) {
@@ -28,13 +26,6 @@ TokenBatch batch_of(const std::vector<Sample>& samples) {
   b.positions = tensor_of<int32_t>(positions, {n});
   b.row_keys = tensor_of<int64_t>(keys, {n});
   b.segments = {tensor_of<int32_t>(starts, {static_cast<int64_t>(starts.size())}), longest};
-  return b;
-}
-
-TokenBatch batch_on(const TokenBatch& batch, Device device) {
-  TokenBatch b = batch;
-  for (Tensor* t : {&b.ids, &b.positions, &b.labels, &b.row_keys}) *t = to_device(*t, device);
-  if (device.kind != DeviceKind::kCpu) b.segments.device_starts = to_device(b.segments.starts, device);
   return b;
 }
 

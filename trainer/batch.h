@@ -9,9 +9,6 @@ namespace trireme {
 // The rows of `samples`, one after another.
 TokenBatch batch_of(const std::vector<Sample>& samples);
 
-// The batch where its model is: itself on the CPU, else copies of its tensors there.
-TokenBatch batch_on(const TokenBatch& batch, Device device);
-
 // Which part of a global batch a data rank works on: sequences [rank, rank + 1) * global / ranks, in
 // micro-batches of `micro_batch` sequences. REQUIRES: the sizes divide (see validate()).
 struct BatchPlan {

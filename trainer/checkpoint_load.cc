@@ -1,11 +1,11 @@
 #include "trainer/checkpoint_load.h"
 
 #include <algorithm>
-#include <cstring>
 #include <set>
 
 #include "model/copy_box.h"
 #include "model/load_weights.h"
+#include "tensor/ops/reduce.h"
 #include "trainer/agreed.h"
 #include "trainer/checkpoint_files.h"
 #include "trainer/checkpoint_slices.h"
@@ -62,7 +62,7 @@ void load_state(const WeightSource& source, const SliceIndex& index, bool saved_
   optimizer.reset_masters();
   for (OptimizerState& s : optimizer.state())
     if (s.name != "master")
-      for (const Tensor& shard : s.shards) std::memset(shard.raw(), 0, shard.num_bytes());
+      for (const Tensor& shard : s.shards) fill(shard, 0);
   for_each_shard_part(buckets, [&](size_t i, const Bucket::Entry& e, int64_t begin, int64_t end) {
     const int64_t first = buckets.buckets()[i].shard_begin - e.offset;
     for (const LocalSlice& slice : slices_of(*e.parameter, begin, end))

@@ -70,6 +70,7 @@ std::string one_world(const RunConfig& config, const ModelConfig& model, const D
               ", output ", n.head, ")\n");
   out += text("work: ", training_flops_per_token(model, config.data.sequence_length) *
                             static_cast<double>(plan.tokens_per_step) / 1e12, " TFLOP a step over all ranks\n");
+  out += text("device of a rank: ", options.device, "\n");
   out += text("memory of the largest rank, counted: weights ", mib(p.memory.weights), ", gradients ", mib(p.memory.gradients),
               ", optimizer ", mib(p.memory.optimizer), ", activations ", mib(p.memory.activations), "; together ",
               mib(p.memory.total()), "\n");

@@ -12,8 +12,10 @@
 #include <thread>
 
 #include "comm/threads.h"
+#include "tensor/cuda/devices.h"
 #include "tensor/gemm_table.h"
 #include "tensor/memory_rate.h"
+#include "tensor/on_device.h"
 #include "tensor/ops/attention.h"
 #include "tensor/threads.h"
 
@@ -36,11 +38,11 @@ Terms terms_of(CollectiveKind kind, int ranks) {
 }
 
 // One call of `kind` over a tensor of `bytes` bytes in all.
-std::function<void()> call_of(CollectiveKind kind, Communicator& group, int64_t bytes) {
+std::function<void()> call_of(CollectiveKind kind, Communicator& group, int64_t bytes, Device device) {
   const int n = group.size(), next = (group.rank() + 1) % n, previous = (group.rank() + n - 1) % n;
   const int64_t count = std::max<int64_t>(1, bytes / 4 / n) * n;
-  const Tensor whole = zeros({count}, DType::kF32), other = zeros({count}, DType::kF32),
-               part = zeros({count / n}, DType::kF32);
+  const Tensor whole = zeros({count}, DType::kF32, device), other = zeros({count}, DType::kF32, device),
+               part = zeros({count / n}, DType::kF32, device);
   switch (kind) {
     case CollectiveKind::kAllReduce: return [&group, whole] { group.all_reduce(whole); };
     case CollectiveKind::kAllGather: return [&group, whole, part] { group.all_gather(part, whole); };
@@ -54,13 +56,18 @@ std::function<void()> call_of(CollectiveKind kind, Communicator& group, int64_t 
   };
 }
 
+void wait_for(Device device) {
+  if (device.kind != DeviceKind::kCpu) cuda::synchronize();
+}
+
 // The best of a few rounds, of the slowest rank.
-double seconds_of(Communicator& group, const std::function<void()>& call, int repeats) {
+double seconds_of(Communicator& group, const std::function<void()>& call, int repeats, Device device) {
   std::vector<double> rounds;
   for (int round = 0; round < 8; ++round) {
     group.barrier();
     const double start = now();
     for (int i = 0; i < repeats; ++i) call();
+    wait_for(device);
     const Tensor t = tensor_of<int64_t>({static_cast<int64_t>((now() - start) * 1e9)}, {1});
     group.all_reduce(t, ReduceOp::kMax);
     if (round > 0) rounds.push_back(static_cast<double>(t.data<int64_t>()[0]) * 1e-9 / repeats);
@@ -68,17 +75,20 @@ double seconds_of(Communicator& group, const std::function<void()>& call, int re
   return *std::min_element(rounds.begin(), rounds.end());
 }
 
-double attention_rate() {
+double attention_rate(Device device) {
   constexpr int64_t kRows = 512, kHeads = 12, kWidth = 64;
   const HeadLayout heads{kHeads, kHeads, kWidth};
-  const Tensor qkv = zeros({kRows, heads.width()}, DType::kF32);
-  for (int64_t i = 0; i < qkv.numel(); ++i)
-    qkv.data<float>()[i] = static_cast<float>(static_cast<uint32_t>(i) * 2654435761u >> 22) / 1024.0f - 0.5f;
-  const Segments segments{tensor_of<int32_t>({0, static_cast<int32_t>(kRows)}, {2}), kRows};
+  const Tensor host = zeros({kRows, heads.width()}, DType::kF32);
+  for (int64_t i = 0; i < host.numel(); ++i)
+    host.data<float>()[i] = static_cast<float>(static_cast<uint32_t>(i) * 2654435761u >> 22) / 1024.0f - 0.5f;
+  const Tensor qkv = to_device(host, device), starts = tensor_of<int32_t>({0, static_cast<int32_t>(kRows)}, {2});
+  const Segments segments{starts, kRows, device.kind == DeviceKind::kCpu ? Tensor() : to_device(starts, device)};
   double best = 1e30;
   for (int round = 0; round < 4; ++round) {
+    wait_for(device);
     const double start = now();
     attention(qkv, heads, segments);
+    wait_for(device);
     if (round > 0) best = std::min(best, now() - start);
   }
   return 4.0 * kHeads * kWidth * (kRows * (kRows + 1) / 2.0) / best;
@@ -182,19 +192,19 @@ HostPlace host_place(Communicator& world) {
   return place;
 }
 
-GroupRates measure_group_rates(Communicator& group) {
+GroupRates measure_group_rates(Communicator& group, Device device) {
   TRIREME_ASSERT(group.size() >= 2);
   GroupRates rates;
   rates.ranks = group.size();
   for (CollectiveKind kind : kCollectiveKinds) {
-    const double small = seconds_of(group, call_of(kind, group, kSmallBytes), 20);
-    const double large = seconds_of(group, call_of(kind, group, kLargeBytes), 2);
+    const double small = seconds_of(group, call_of(kind, group, kSmallBytes, device), 20, device);
+    const double large = seconds_of(group, call_of(kind, group, kLargeBytes, device), 2, device);
     rates.calls[static_cast<int>(kind)] = fit_call_rate(kind, group.size(), kSmallBytes, small, kLargeBytes, large);
   }
   return rates;
 }
 
-MachineRates measure_machine_rates(Communicator& world, int threads) {
+MachineRates measure_machine_rates(Communicator& world, int threads, Device device) {
   MachineRates rates;
   const HostPlace place = host_place(world);
   rates.threads = threads;
@@ -202,40 +212,44 @@ MachineRates measure_machine_rates(Communicator& world, int threads) {
   const int before = num_threads();
   set_num_threads(threads);
   world.barrier();
-  rates.gemm_f32 = lowest(world, measure_gemm_rate(threads, MatmulPrecision::kF32));
-  rates.gemm_bf16 = lowest(world, measure_gemm_rate(threads, DType::kBF16));
+  const bool cpu = device.kind == DeviceKind::kCpu;
+  rates.gemm_f32 = lowest(world, cpu ? measure_gemm_rate(threads, MatmulPrecision::kF32)
+                                     : measure_gemm_rate(device, threads, DType::kF32));
+  rates.gemm_bf16 = lowest(world, measure_gemm_rate(device, threads, DType::kBF16));
   for (const auto& p : kPrecisions)
-    rates.*p.value = lowest(world, available(p.precision) ? measure_gemm_rate(threads, p.precision) : 0);
-  rates.attention = lowest(world, attention_rate());
-  const MemoryRate memory = measure_memory_rate(threads, size_t{64} << 20);
+    rates.*p.value = lowest(world, cpu && available(p.precision) ? measure_gemm_rate(threads, p.precision) : 0);
+  rates.attention = lowest(world, attention_rate(device));
+  const MemoryRate memory = measure_memory_rate(device, threads, size_t{64} << 20);
   rates.copy = lowest(world, memory.copy_bytes_per_s);
   rates.read = lowest(world, memory.read_bytes_per_s);
   set_num_threads(before);
   if (world.size() == 1) return rates;
   if (place.num_hosts == 1) {
-    rates.within_host = measure_group_rates(world);
+    rates.within_host = measure_group_rates(world, device);
   } else {
     // Hosts are numbered by their first rank.
     const std::vector<std::string> hosts = world.all_gather_strings(place.host);
     const int host = static_cast<int>(std::find(hosts.begin(), hosts.end(), place.host) - hosts.begin());
     const auto within = world.split(host, world.rank(), "host");
     const auto between = world.split(place.rank_on_host, world.rank(), "hosts");
-    if (lowest(world, place.ranks_on_host) >= 2) rates.within_host = measure_group_rates(*within);
+    if (lowest(world, place.ranks_on_host) >= 2) rates.within_host = measure_group_rates(*within, device);
     // Of the first ranks of the hosts, while the others wait.
-    if (place.rank_on_host == 0) rates.between_hosts = measure_group_rates(*between);
+    if (place.rank_on_host == 0) rates.between_hosts = measure_group_rates(*between, device);
   }
   const json::value agreed = parse_json(world.broadcast_string(trireme::to_json(json::value(to_json(rates))), 0), "rates");
   return machine_rates_from_json(JsonObject(agreed, "rates"));
 }
 
-MachineRates measure_machine_rates_alone(int threads, int ranks_per_host) {
+MachineRates measure_machine_rates_alone(int threads, int ranks_per_host, Device device) {
   const auto self = make_self_communicator();
-  MachineRates rates = measure_machine_rates(*self, threads);
+  MachineRates rates = measure_machine_rates(*self, threads, device);
   rates.ranks_per_host = ranks_per_host;
-  const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  const MemoryRate memory = measure_memory_rate(std::min(cores, threads * ranks_per_host), size_t{64} << 20);
-  rates.copy = memory.copy_bytes_per_s / ranks_per_host;
-  rates.read = memory.read_bytes_per_s / ranks_per_host;
+  if (device.kind == DeviceKind::kCpu) {  // which share its memory
+    const int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+    const MemoryRate memory = measure_memory_rate(std::min(cores, threads * ranks_per_host), size_t{64} << 20);
+    rates.copy = memory.copy_bytes_per_s / ranks_per_host;
+    rates.read = memory.read_bytes_per_s / ranks_per_host;
+  }
   std::mutex mutex;
   run_ranks(2, [&](Communicator& world) {
     const GroupRates group = measure_group_rates(world);

@@ -65,12 +65,14 @@ struct MachineRates {
 
 // All ranks measure at once; the slowest counts, and all get the same figures. Collective, a few seconds. within_host is there where every host has at
 // least two ranks, between_hosts where there are two hosts.
-MachineRates measure_machine_rates(Communicator& world, int threads);
+// Products, attention and copies are those of `device`, which the calling thread has selected.
+MachineRates measure_machine_rates(Communicator& world, int threads, Device device = Device::cpu());
 // By one process alone: products at `threads` threads, the memory of the host shared out among `ranks_per_host` such
 // ranks, collectives between two threads. Those of real ranks differ: measure_machine_rates() is better.
-MachineRates measure_machine_rates_alone(int threads, int ranks_per_host);
-// Of this group alone. REQUIRES: size() >= 2. Collective.
-GroupRates measure_group_rates(Communicator& group);
+// On a CUDA device, whose memory no other rank shares, collectives are still those of two threads on the CPU.
+MachineRates measure_machine_rates_alone(int threads, int ranks_per_host, Device device = Device::cpu());
+// Of this group alone, tensors on `device`. REQUIRES: size() >= 2. Collective.
+GroupRates measure_group_rates(Communicator& group, Device device = Device::cpu());
 // Ranks of this rank's host, and hosts in all. Collective.
 struct HostPlace {
   int ranks_on_host = 1, num_hosts = 1;

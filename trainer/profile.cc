@@ -5,6 +5,7 @@
 #include "base/axis.h"
 #include "base/files.h"
 #include "parallel/timeline.h"
+#include "tensor/cuda/devices.h"
 #include "tensor/memory_rate.h"
 #include "tensor/threads.h"
 
@@ -48,12 +49,13 @@ ClockOffset measure_clock_offset(Communicator& world) {
   return mine;
 }
 
-Profiler::Profiler(const Mesh& mesh, double gemm_rate) : mesh_(mesh), world_(mesh.world()), gemm_rate_(gemm_rate) {
+Profiler::Profiler(const Mesh& mesh, double gemm_rate, Device device)
+    : mesh_(mesh), world_(mesh.world()), device_(device), gemm_rate_(gemm_rate) {
   compute_thread_ = std::this_thread::get_id();
   mesh.world().barrier();
-  copy_rate_ = measure_memory_rate(num_threads(), kCopyBytes).copy_bytes_per_s;
+  copy_rate_ = measure_memory_rate(device, num_threads(), kCopyBytes).copy_bytes_per_s;
   for (Communicator* group : {&mesh.tp(), &mesh.dp(), &mesh.pp()})
-    if (group->size() > 1) groups_.emplace_back(group->name(), measure_group_rates(*group));
+    if (group->size() > 1) groups_.emplace_back(group->name(), measure_group_rates(*group, device));
   offset_ = measure_clock_offset(mesh.world());
   // One origin for all: rank 0's.
   const Tensor origin = tensor_of<int64_t>({Clock::now().time_since_epoch().count()}, {1});
@@ -122,6 +124,7 @@ void Profiler::forward_begins() {
 }
 
 void Profiler::add_compute(const Done& done, const char* suffix, Clock::time_point begin, double inside) {
+  if (device_.kind != DeviceKind::kCpu) cuda::synchronize();
   const Clock::time_point end = Clock::now();
   ProfileEvent e{Track::kCompute, done.op + std::string(suffix), seconds(begin), seconds(end)};
   e.own = std::max(0.0, e.end - e.begin - inside);

@@ -35,8 +35,9 @@ class Profiler final : public OpObserver, public CommObserver {
   using Clock = std::chrono::steady_clock;
 
   // Measures clocks and rates: gemm_rate is this rank's, FLOP/s. Collective over the mesh's world. `mesh` must outlive
-  // the time between attach() and detach(); its world outlives this.
-  Profiler(const Mesh& mesh, double gemm_rate);
+  // the time between attach() and detach(); its world outlives this. On a CUDA device each op is waited for, so that its
+  // time is its own; profiled steps then take longer by those waits.
+  Profiler(const Mesh& mesh, double gemm_rate, Device device = Device::cpu());
 
   ~Profiler() override;
 
@@ -75,6 +76,7 @@ class Profiler final : public OpObserver, public CommObserver {
 
   const Mesh& mesh_;
   Communicator& world_;
+  Device device_;
   bool attached_ = false;
   ClockOffset offset_;
   Clock::time_point origin_;

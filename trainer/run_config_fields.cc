@@ -17,7 +17,7 @@ void RunSection::describe(FieldList& list) {
   list.add("seed", seed, "of weights, sample order and dropout").at_least(0);
   list.choice<DeviceChoice>(
       "device", device, {{"auto", DeviceChoice::kAuto}, {"cpu", DeviceChoice::kCpu}, {"cuda", DeviceChoice::kCuda}},
-      "auto: cuda where there is a driver and a build with it, else cpu");
+      "auto: cuda where the program has it and each rank finds a device, else cpu");
   list.add("threads", threads, "of each rank; 0: the host's cores divided by its ranks").at_least(0).at_most(4096);
   list.add("tuning", tuning, "file of `trireme doctor --tune`; empty: the checkpoint's, or the built-in rules");
   list.choice<MatmulPrecision>("matmul_precision", matmul_precision,

@@ -39,7 +39,7 @@ RunSetup::RunSetup(const RunConfig& config, int world_size) {
     validation = std::make_unique<SampleSource>(files, options);
     check_vocabulary(config, model, tokenizer_size, validation->vocabulary());
   }
-  plan = validate(config, model, {world_size, false, train->samples_per_epoch()});
+  plan = validate(config, model, {world_size, train->samples_per_epoch()});
   total_steps = plan.total_steps.value();
 }
 

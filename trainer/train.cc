@@ -13,11 +13,13 @@
 #include "model/cost.h"
 #include "model/load_weights.h"
 #include "parallel/tensor_collectives.h"
+#include "tensor/cuda/allocator.h"
 #include "tensor/gemm_table.h"
 #include "tensor/threads.h"
 #include "trainer/agreed.h"
 #include "trainer/batch.h"
 #include "trainer/checkpoint.h"
+#include "trainer/device.h"
 #include "trainer/learning_rate.h"
 #include "trainer/metrics.h"
 #include "trainer/run_setup.h"
@@ -38,7 +40,9 @@ MeshShape mesh_shape(const RunConfig& config, const RunPlan& plan) {
   return shape;
 }
 
-size_t peak_resident_bytes() {
+// Of the host's memory this process, of a CUDA device's the tensors of this process.
+size_t peak_bytes(Device device) {
+  if (device.kind != DeviceKind::kCpu) return cuda::default_device_allocator(device.index).stats().peak_bytes;
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<size_t>(usage.ru_maxrss) * 1024;
@@ -59,18 +63,21 @@ struct Times {
 
 class Run {
  public:
-  Run(Communicator& world, const RunConfig& config, const RunSetup& setup, const TrainHooks& hooks)
+  Run(Communicator& world, const RunConfig& config, const RunSetup& setup, const ChosenDevice& place,
+      const TrainHooks& hooks)
       : world_(world),
+        place_(place),
         config_(config),
         setup_(setup),
         hooks_(hooks),
         started_(Clock::now()),
         mesh_(world, mesh_shape(config, setup.plan)),
         model_(setup.model, mesh_,
-               {static_cast<int>(config.parallel.chunks), setup.plan.layers_per_stage, config.parallel.sequence}),
+               {static_cast<int>(config.parallel.chunks), setup.plan.layers_per_stage, config.parallel.sequence},
+               place.device),
         buckets_(model_.parameters(), mesh_,
                  {static_cast<int>(config.parallel.zero), config.parallel.bucket_mb << 20, config.train.dtype,
-                  Device::cpu()}),
+                  place.device}),
         plan_{config.train.global_batch, config.train.micro_batch, setup.plan.data_ranks, mesh_.dp().rank()} {
     schedule_ = {config.train.schedule,     config.train.learning_rate, config.train.min_learning_rate,
                  config.train.warmup_steps, setup.total_steps,          setup.plan.decay_steps};
@@ -92,7 +99,7 @@ class Run {
     agreed(world_, [&] { prepare_folder(); });
     resume();
     if (rank0()) reporter_ = std::make_unique<Reporter>(config_.run.dir, config_.log, setup_.total_steps, state_.step);
-    gemm_rate_ = measure_gemm_rate(num_threads(), config_.train.dtype);
+    gemm_rate_ = measure_gemm_rate(place_.device, num_threads(), config_.train.dtype);
     const double rate = sum_over(world_, {gemm_rate_})[0];
     flops_share_ = training_flops_per_token(setup_.model, config_.data.sequence_length) / rate;
     announce(rate);
@@ -191,11 +198,13 @@ class Run {
     const double parameters = static_cast<double>(model_.global_num_parameters());
     if (!rank0()) return;
     reporter_->note(describe_plan(config_, setup_.plan));
+    reporter_->note(text("device of rank 0: ", place_.description));
     reporter_->note(text(setup_.model.model_type, ", ", static_cast<int64_t>(parameters), " parameters; ",
                          setup_.train->num_tokens(), " training tokens; ", num_threads(),
                          " threads a rank; measured GEMM rate of all ranks ", static_cast<int64_t>(rate / 1e9),
                          " GFLOP/s"));
     for (const std::string& warning : setup_.plan.warnings) reporter_->warning(warning);
+    if (!place_.warning.empty()) reporter_->warning(place_.warning);
     if (!tuning_note_.empty()) reporter_->warning(tuning_note_);
     if (!resumed_from_.empty()) reporter_->note(text("going on from ", resumed_from_, " at step ", state_.step));
   }
@@ -248,7 +257,7 @@ class Run {
       const bool log = last || state_.step == 1 || state_.step % config_.run.log_every_steps == 0;
       if (log) {
         // Peak memory of the largest rank.
-        Tensor memory = tensor_of<int64_t>({static_cast<int64_t>(peak_resident_bytes())}, {1});
+        Tensor memory = tensor_of<int64_t>({static_cast<int64_t>(peak_bytes(place_.device))}, {1});
         world_.all_reduce(memory, ReduceOp::kMax);
         peak_memory_ = static_cast<size_t>(memory.data<int64_t>()[0]);
       }
@@ -306,7 +315,7 @@ class Run {
     const int64_t first = p.start_step ? p.start_step : start_step_ + std::min<int64_t>(3, fits);
     if (step == first) {
       activity("measuring rates for the profile");
-      profiler_ = std::make_unique<Profiler>(mesh_, gemm_rate_);
+      profiler_ = std::make_unique<Profiler>(mesh_, gemm_rate_, place_.device);
       profiler_->attach();
       step_->set_profiler(profiler_.get());
     }
@@ -434,6 +443,7 @@ class Run {
   static constexpr int64_t kRetrySteps = 20;  // after a save that failed
 
   Communicator& world_;
+  const ChosenDevice place_;
   const RunConfig& config_;
   const RunSetup& setup_;
   const TrainHooks& hooks_;
@@ -462,8 +472,12 @@ class Run {
 
 int train(Communicator& world, const RunConfig& config, const TrainHooks& hooks) {
   std::unique_ptr<RunSetup> setup;
+  agreed(world, [&] { setup = std::make_unique<RunSetup>(config, world.size()); });
+  const ChosenDevice place = choose_device(config.run.device, "run.device", world);
   agreed(world, [&] {
-    setup = std::make_unique<RunSetup>(config, world.size());
+    check<ConfigError>(config.run.matmul_precision == MatmulPrecision::kF32 || place.device.kind == DeviceKind::kCpu,
+                       "run.matmul_precision=", name_of(config.run.matmul_precision), " is for the cpu, and this run computes "
+                       "on ", place.device, "; use run.matmul_precision=f32, or run.device=cpu");
     check<ConfigError>(available(config.run.matmul_precision), "run.matmul_precision=",
                        name_of(config.run.matmul_precision), " needs a processor with ",
                        hardware_for(config.run.matmul_precision), ", which this host has not (or its system withholds it, or "
@@ -472,7 +486,7 @@ int train(Communicator& world, const RunConfig& config, const TrainHooks& hooks)
   set_num_threads(config.run.threads ? static_cast<int>(config.run.threads) : threads_for(ranks_on_host(world)));
   // Memory is taken here: a rank that has too little says so to all.
   std::unique_ptr<Run> run;
-  agreed(world, [&] { run = std::make_unique<Run>(world, config, *setup, hooks); });
+  agreed(world, [&] { run = std::make_unique<Run>(world, config, *setup, place, hooks); });
   return run->run();
 }
 

@@ -35,6 +35,7 @@ struct DryRunOptions {
   MachineRates rates;
   std::string rates_source;  // "measured now", for the reader
   int ranks_per_host = 1;
+  std::string device = "cpu";  // of a rank, for the reader
   double memory_bytes = 0;   // of a rank, for the layouts that are suggested; 0: no limit
 };
 

@@ -6,6 +6,7 @@
 
 #include "parallel/simulator.h"
 #include "parallel/tensor_collectives.h"
+#include "tensor/cuda/devices.h"
 #include "tensor/on_device.h"
 #include "trainer/batch.h"
 
@@ -68,7 +69,7 @@ class ModelWork final : public StageWork {
 // The micro-batches where the model is.
 std::vector<TokenBatch> batches_beside(const ShardedModel& model, const std::vector<TokenBatch>& batches) {
   std::vector<TokenBatch> there;
-  for (const TokenBatch& b : batches) there.push_back(batch_on(b, model.device()));
+  for (const TokenBatch& b : batches) there.push_back(batch_on(model.device(), b, model.config()));
   return there;
 }
 
@@ -137,6 +138,7 @@ StepResult TrainStep::run(const std::vector<TokenBatch>& micro_batches, double l
   if (activity_) activity_("optimizer");
   const auto begin = std::chrono::steady_clock::now();
   optimizer_.step(learning_rate, scale, step);
+  if (model_.device().kind != DeviceKind::kCpu) cuda::synchronize();
   result.optimizer_s = seconds_since(begin);
   if (profiler_) profiler_->phase("optimizer", begin, std::chrono::steady_clock::now(), optimizer_.bytes_per_step());
   return result;

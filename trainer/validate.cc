@@ -32,8 +32,6 @@ int resolve_data_ranks(const ParallelSection& p, int world) {
 }
 
 void check_device(const RunConfig& config, const RunEnvironment& environment) {
-  require(config.run.device != DeviceChoice::kCuda || environment.has_cuda,
-          "run.device=cuda, but this build has no CUDA or the host no driver; use cpu or auto");
   require(config.run.matmul_precision == MatmulPrecision::kF32 || config.train.dtype == DType::kF32,
           "run.matmul_precision=", name_of(config.run.matmul_precision), " with train.dtype=", config.train.dtype,
           ", whose products have its own precision; it is for train.dtype=f32");

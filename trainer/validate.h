@@ -15,7 +15,6 @@ namespace trireme {
 // What the config cannot know.
 struct RunEnvironment {
   int world_size = 1;
-  bool has_cuda = false;  // built with CUDA, and a driver is there
   std::optional<int64_t> samples_per_epoch;  // of data.train, in sequences, once it is open
 };
 

@@ -28,6 +28,7 @@ std::string unavailable_reason();
 
 struct DeviceProperties {
   std::string name;
+  std::string uuid;  // in hex; the same device has it in every process, whatever its number there
   int major = 0, minor = 0;  // compute capability
   int multiprocessors = 0;
   size_t memory_bytes = 0;
@@ -64,9 +65,9 @@ class DeviceScope {
 void synchronize();
 
 // Copies in the order of the calling thread's stream. Where one side is host memory, returns when the source may be
-// changed and a target in host memory may be read; a few numbers (kPutBytes) to a device wait for nothing. Between devices, and within one, returns once enqueued; the blocks
-// must live until the stream has come there. Pageable host memory goes through two pinned buffers in turn, so that the
-// processor copies one piece while the other travels.
+// changed and a target in host memory may be read; a few numbers (kPutBytes) to a device wait for nothing. Between devices,
+// and within one, returns once enqueued; the blocks must live until the stream has come there. Pageable host memory goes
+// through two pinned buffers in turn, so that the processor copies one piece while the other travels.
 void copy_bytes(void* to, Device to_device, const void* from, Device from_device, size_t num_bytes);
 // The same, but returns once enqueued also for host memory, which must be pinned (make_pinned_allocator) and is the
 // copy's until the stream has come there. With pageable memory it is as copy_bytes.

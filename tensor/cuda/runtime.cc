@@ -137,7 +137,11 @@ DeviceProperties device_properties(int device) {
                             count == 0 ? ": " + unavailable_reason() : "");
   cudaDeviceProp p;
   check(cudaGetDeviceProperties(&p, device), "device_properties");
+  std::string uuid;
+  for (const char byte : p.uuid.bytes)
+    for (const int digit : {(byte >> 4) & 15, byte & 15}) uuid += "0123456789abcdef"[digit];
   return {p.name,
+          uuid,
           p.major,
           p.minor,
           p.multiProcessorCount,

@@ -59,12 +59,22 @@ void check_cache(const Tensor& qkv, const HeadLayout& layout, const KvBlocks& ca
   }
 }
 
+// `there`, checked, or else a copy of `here`, where x is.
+Tensor beside(const char* name, const Tensor& there, const Tensor& here, const Tensor& x) {
+  if (!there.defined()) return to_device(here, x.device());
+  check(there.shape() == here.shape() && there.dtype() == here.dtype(), "cached_attention: ", name, " are ", there,
+        ", those on the cpu ", here);
+  check_one_device("cached_attention", name, there, "qkv", x);
+  return there;
+}
+
 // `args` point to host memory as yet.
 Tensor on_cuda(const Tensor& qkv, const HeadLayout& layout, const CacheView& view, int64_t longest,
                cpu::CachedAttentionArgs args) {
   require_selected(qkv.device());
   const Tensor starts = starts_beside("cached_attention", view.rows, qkv);
-  const Tensor lengths = to_device(view.lengths, qkv.device()), table = to_device(view.block_table, qkv.device());
+  const Tensor lengths = beside("device_lengths", view.device_lengths, view.lengths, qkv),
+               table = beside("device_block_table", view.device_block_table, view.block_table, qkv);
   for (int64_t s = 0; s < args.sequences; ++s)
     args.longest_keys =
         std::max<int64_t>(args.longest_keys, args.lengths[s] + args.attention.starts[s + 1] - args.attention.starts[s]);

@@ -20,6 +20,8 @@ struct CacheView {
   Tensor lengths;          // i32 [S] on the CPU: tokens in the cache before this step
   Tensor block_table;      // i32 [S, max_blocks] on the CPU; entries past a sequence's last token are not looked at
   int64_t block_size = 0;  // tokens
+  // lengths and block_table once more, where qkv is, if that is not the CPU; undefined: each call copies them.
+  Tensor device_lengths = {}, device_block_table = {};
 };
 
 // Writes the new rows' keys and values (already turned by rope) into the cache, then attends causally: new

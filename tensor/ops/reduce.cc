@@ -14,23 +14,42 @@ void check_floats(const char* op, const Tensor& x) {
   check(x.defined() && is_float(x.dtype()), op, ": x is ", x, "; it must be f32, bf16 or f16");
 }
 
+int64_t blocks_of(const Tensor& x) { return (x.numel() + cpu::kSumBlock - 1) / cpu::kSumBlock; }
+
 }  // namespace
 
-double sum_of_squares(const Tensor& x) {
-  check_floats("sum_of_squares", x);
-  const int64_t blocks = (x.numel() + cpu::kSumBlock - 1) / cpu::kSumBlock;
-  if (!on_host(x)) {
-    require_selected(x.device());
-    const Tensor sums = empty({blocks + 1}, DType::kI64, x.device());  // doubles: the total, then those of the blocks
-    auto* total = static_cast<double*>(sums.raw());
-    cuda::sum_of_squares(total + 1, x.raw(), x.dtype(), x.numel());
-    cuda::sum_doubles(total, total + 1, blocks);
-    return fetched<double>(total, x.device());
+double sum_of_squares(const Tensor& x) { return sum_of_squares(std::vector<Tensor>{x}); }
+
+double sum_of_squares(const std::vector<Tensor>& tensors) {
+  int64_t blocks = 0;
+  for (const Tensor& x : tensors) {
+    check_floats("sum_of_squares", x);
+    check_one_device("sum_of_squares", "one tensor", tensors[0], "another", x);
+    blocks += blocks_of(x);
   }
-  std::vector<double> partial(static_cast<size_t>(blocks));
-  cpu::sum_of_squares(partial.data(), x.raw(), x.dtype(), x.numel());
+  if (blocks == 0) return 0;
+  if (!on_host(tensors[0])) {
+    const Device device = tensors[0].device();
+    require_selected(device);
+    const Tensor sums = empty({blocks + 1}, DType::kI64, device);  // doubles: the total, then those of the blocks
+    auto* total = static_cast<double*>(sums.raw());
+    double* partial = total + 1;
+    for (const Tensor& x : tensors) {
+      if (x.numel()) cuda::sum_of_squares(partial, x.raw(), x.dtype(), x.numel());
+      partial += blocks_of(x);
+    }
+    cuda::sum_doubles(total, total + 1, blocks);
+    return fetched<double>(total, device);
+  }
   double sum = 0;
-  for (double part : partial) sum += part;
+  std::vector<double> partial;
+  for (const Tensor& x : tensors) {
+    partial.resize(static_cast<size_t>(blocks_of(x)));
+    cpu::sum_of_squares(partial.data(), x.raw(), x.dtype(), x.numel());
+    double own = 0;
+    for (double part : partial) own += part;
+    sum += own;
+  }
   return sum;
 }
 

@@ -1,6 +1,8 @@
 // Arithmetic on whole tensors outside the tape: gradient norms, clipping, checks for overflow. None of it records.
 #pragma once
 
+#include <vector>
+
 #include "tensor/tensor.h"
 
 namespace trireme {
@@ -8,6 +10,8 @@ namespace trireme {
 // Sum of x[i]^2 in double, over blocks of fixed size added in order: the same bits whatever the number of threads.
 // Any floating dtype.
 double sum_of_squares(const Tensor& x);
+// The same of several tensors together, on one device: there the host waits once.
+double sum_of_squares(const std::vector<Tensor>& tensors);
 
 // Whether no element is infinite or NaN. Any floating dtype.
 bool all_finite(const Tensor& x);

@@ -23,8 +23,12 @@ struct cudaPointerAttributes {
   cudaMemoryType type;
   int device;
 };
+struct cudaUUID_t {
+  char bytes[16];
+};
 struct cudaDeviceProp {
   char name[256];
+  cudaUUID_t uuid;
   size_t totalGlobalMem;
   int major, minor, multiProcessorCount, l2CacheSize;
   size_t sharedMemPerBlockOptin;

@@ -310,6 +310,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
   if (device < 0 || device >= settings().devices) return result(cudaErrorInvalidDevice);
   *p = {};
   std::strcpy(p->name, "emulated");
+  p->uuid.bytes[15] = static_cast<char>(device);
   p->totalGlobalMem = settings().memory_bytes;
   p->major = 9;
   p->multiProcessorCount = 4;

@@ -26,6 +26,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <type_traits>
 #include <vector>
 
@@ -59,6 +60,7 @@ class Emulation {
   bool backwards = false;    // warps and lanes take turns from the last to the first
   bool late_copies = false;  // an asynchronous copy arrives when it is waited for, not when it is asked for
 
+  std::mutex one_at_a_time;                      // ranks may be threads
   void (*device_access)(bool begins) = nullptr;  // called around a launch, where device memory is kept closed else
 
   static Emulation& get() {
@@ -355,6 +357,7 @@ template <class... P, class... A>
 void launch_blocks(const char*, void (*kernel)(P...), int64_t grid, int threads, size_t shared_bytes,
                    const A&... arguments) {
   Emulation& emulation = Emulation::get();
+  std::lock_guard lock(emulation.one_at_a_time);
   if (emulation.device_access) emulation.device_access(true);
   emulation.run(static_cast<unsigned>(grid), static_cast<unsigned>(threads), shared_bytes, [&] { kernel(arguments...); });
   if (emulation.device_access) emulation.device_access(false);

@@ -55,7 +55,7 @@ std::string outcome(const std::string& yaml) {
     const RunConfig config = parse_run_config(yaml, "f.yaml");
     const RunConfig again = parse_run_config(dump_run_config(config), "dump.yaml");
     EXPECT_TRUE(again == config) << yaml;
-    validate(config, load_model_config(config), {2, false, {}});
+    validate(config, load_model_config(config), {2, {}});
     return "";
   } catch (const ConfigError& e) {
     return e.what();

@@ -50,7 +50,7 @@ Case predicted(int world, const std::vector<std::string>& overrides, int ranks_p
   Case c;
   c.config = config_of(overrides);
   c.model = load_model_config(c.config);
-  c.plan = validate(c.config, c.model, {world, false, std::nullopt});
+  c.plan = validate(c.config, c.model, {world, std::nullopt});
   c.prediction = predict(c.config, c.model, c.plan, round_rates(), ranks_per_host);
   return c;
 }
@@ -112,7 +112,7 @@ TEST(MachineRates, AreMeasuredBetweenRanksAlikeOnAll) {
 TEST(Predict, TakesTheRateOfTheProductsPrecision) {
   const RunConfig f32 = config_of({}), x3 = config_of({"run.matmul_precision=bf16x3"});
   const ModelConfig model = load_model_config(f32);
-  const RunPlan plan = validate(f32, model, {1, false, std::nullopt});
+  const RunPlan plan = validate(f32, model, {1, std::nullopt});
   MachineRates rates = round_rates();
   try {
     predict(x3, model, plan, rates, 4);

@@ -45,7 +45,7 @@ TEST(ShippedConfigs, ReadAndFitEveryUsualNumberOfRanks) {
     const ModelConfig model = load_model_config(config);
     for (int world : {1, 2, 4}) {
       RunPlan plan;
-      EXPECT_NO_THROW(plan = validate(config, model, {world, false, 100'000})) << world << " ranks";
+      EXPECT_NO_THROW(plan = validate(config, model, {world, 100'000})) << world << " ranks";
       EXPECT_TRUE(plan.warnings.empty()) << (plan.warnings.empty() ? "" : plan.warnings[0]);
       EXPECT_GT(plan.total_steps.value_or(0), 0);
     }
@@ -62,7 +62,7 @@ TEST(ShippedConfigs, TinyOnesFitEveryAxis) {
              {8, {"parallel.tensor=2", "parallel.pipeline=2", "parallel.zero=2"}}}) {
       const RunConfig config =
           load_run_config(fs::path(TRIREME_SOURCE_DIR) / "configs" / (std::string(name) + ".yaml"), layout);
-      EXPECT_NO_THROW(validate(config, load_model_config(config), {world, false, {}}))
+      EXPECT_NO_THROW(validate(config, load_model_config(config), {world, {}}))
           << name << " on " << world;
     }
 }

@@ -35,7 +35,7 @@ RunConfig config_of(const Overrides& overrides) { return parse_run_config(kConfi
 
 RunPlan plan_of(int world, const Overrides& overrides = {}, std::optional<int64_t> samples = {}) {
   const RunConfig config = config_of(overrides);
-  return validate(config, load_model_config(config), {world, false, samples});
+  return validate(config, load_model_config(config), {world, samples});
 }
 
 std::string error_of(int world, const Overrides& overrides = {}, std::optional<int64_t> samples = {}) {
@@ -189,15 +189,14 @@ TEST(Validate, RefusesOptionsThatWouldBeIgnored) {
       {{"sample.prompts=[a]"}, "sample.prompts needs tokenizer.path"},
       {{"run.matmul_precision=bf16x3", "train.dtype=bf16"},
        "run.matmul_precision=bf16x3 with train.dtype=bf16, whose products have its own precision; it is for train.dtype=f32"},
-      {{"run.device=cuda"},
-       "run.device=cuda, but this build has no CUDA or the host no driver; use cpu or auto"}};
+      {{"run.device=cuda", "run.matmul_precision=bf16x3"}, "run.matmul_precision=bf16x3 with run.device=cuda; it is for cpu"}};
   for (const auto& [overrides, message] : cases) EXPECT_EQ(error_of(1, overrides), message);
   EXPECT_EQ(error_of(2, {"comm.backend=self"}),
             "comm.backend=self is for one rank, 2 were started; use auto or mpi");
   EXPECT_EQ(error_of(1, {"train.early_stopping.patience=2", "train.early_stopping.metric=train_loss"}),
             "no error");
   const RunConfig cuda = config_of({"run.device=cuda"});
-  EXPECT_NO_THROW(validate(cuda, load_model_config(cuda), {1, true, {}}));
+  EXPECT_NO_THROW(validate(cuda, load_model_config(cuda), {1, {}}));
 }
 
 TEST(Validate, WarnsOfWhatIsAllowedButHardlyMeant) {
