@@ -5,10 +5,10 @@
 #include "model/norm.h"
 #include "model/output_layer.h"
 #include "model/self_attention.h"
+#include "parallel/gelu_mlp.h"
 #include "parallel/tensor_collectives.h"
 #include "tensor/on_device.h"
 #include "tensor/ops/embedding.h"
-#include "tensor/ops/gelu.h"
 #include "tensor/ops/layer_norm.h"
 #include "tensor/ops/residual.h"
 
@@ -73,9 +73,7 @@ class Gpt2Block final : public Block {
     auto [h, m] = residual_layer_norm(x, attn_out_.without_bias(a), attn_out_.bias(),        // [T, D] both
                                       rows(pass, DropoutSite::kAttentionOutput), mlp_norm_.weight->value,
                                       mlp_norm_.bias->value, mlp_norm_.eps);
-    auto mlp = [this](const Tensor& in) {
-      return mlp_out_.without_bias(bias_gelu(mlp_in_.without_bias(in), mlp_in_.bias(), gelu_));  // [T, D]
-    };
+    auto mlp = [this](const Tensor& in) { return gelu_mlp(mlp_in_, mlp_out_, in, gelu_); };   // [T, D]
     Tensor y = pass.recompute == Recompute::kSelective ? recompute(mlp, m) : mlp(m);
     return add_bias_dropout(h, y, mlp_out_.bias(), rows(pass, DropoutSite::kMlpOutput));
   }

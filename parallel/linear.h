@@ -40,6 +40,8 @@ struct LinearSpec {
   double init_stddev = 0.02;
 };
 
+enum class Gelu : uint8_t;
+
 class Linear {
  public:
   // Throws ConfigError if the split dimension does not divide by the ranks.
@@ -55,6 +57,7 @@ class Linear {
   const Tensor& weight() const { return weight_->value; }
 
  private:
+  friend Tensor gelu_mlp(const Linear& in, const Linear& out, const Tensor& x, Gelu kind);
   Tensor product(const Tensor& x, bool with_bias) const;
 
   Communicator& tp_;

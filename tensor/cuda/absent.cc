@@ -95,6 +95,18 @@ void gemm(const GemmShape&, float, const void*, int64_t, const void*, int64_t, f
   refuse();
 }
 
+bool gemm_bias(const GemmShape&, const void*, int64_t, const void*, int64_t, const void*, void*, int64_t, F32Products) {
+  refuse();
+}
+bool gemm_bias_gelu(const GemmShape&, const void*, int64_t, const void*, int64_t, const void*, void*, int64_t, void*, int64_t,
+                    F32Products) {
+  refuse();
+}
+bool gemm_gelu_backward(const GemmShape&, const void*, int64_t, const void*, int64_t, const void*, int64_t, void*, void*,
+                        int64_t, F32Products) {
+  refuse();
+}
+
 void norm_forward(const cpu::NormForward&) { refuse(); }
 void norm_backward(const cpu::NormBackward&) { refuse(); }
 

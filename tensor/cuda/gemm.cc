@@ -4,6 +4,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "base/error.h"
 #include "tensor/cuda/cublas_lt.h"
@@ -105,22 +106,24 @@ class Library {
   Library(const Library&) = delete;
   Library& operator=(const Library&) = delete;
 
-  // `shape` is for messages.
-  void run(const Problem& p, const GemmShape& shape) {
+  // False, with nothing done, if there is no algorithm for it. `shape` is for messages.
+  bool run(const Problem& p, const GemmShape& shape) {
     const Operation operation = describe(p);
     const Layout left = layout_of(p.left_type, p.product.left),
                  right = layout_of(p.right_type, p.product.right),
                  result = layout_of(p.out_type, p.product.result);
     auto known = algorithms_.find(p.key());
     if (known == algorithms_.end())
-      known = algorithms_.emplace(p.key(), choose(p, operation, left, right, result, shape)).first;
-    const Algorithm& chosen = known->second;
+      known = algorithms_.emplace(p.key(), choose(p, operation, left, right, result)).first;
+    if (!known->second) return false;
+    const Algorithm& chosen = *known->second;
     const Scratch workspace(chosen.workspace_bytes);
     const cublasStatus_t status =
         cublas_lt().matmul(handle_, operation.get(), &p.alpha, p.left, left.get(), p.right, right.get(), &p.beta,
                        p.result, result.get(), p.result, result.get(), &chosen.algorithm,
                        workspace.as<void>(), chosen.workspace_bytes, stream());
     if (status != CUBLAS_STATUS_SUCCESS) check_lt(status, text("gemm ", shape).c_str());
+    return true;
   }
 
  private:
@@ -140,8 +143,8 @@ class Library {
     return operation;
   }
 
-  Algorithm choose(const Problem& p, const Operation& operation, const Layout& left, const Layout& right,
-                   const Layout& result, const GemmShape& shape) {
+  std::optional<Algorithm> choose(const Problem& p, const Operation& operation, const Layout& left,
+                                  const Layout& right, const Layout& result) {
     cublasLtMatmulPreference_t made = nullptr;
     check_lt(cublas_lt().create_preference(&made), "cublasLtMatmulPreferenceCreate");
     const Preference preference(made);
@@ -159,22 +162,26 @@ class Library {
     const cublasStatus_t status =
         cublas_lt().algorithms(handle_, operation.get(), left.get(), right.get(), result.get(),
                                        result.get(), preference.get(), 1, &first, &count);
-    if (status == CUBLAS_STATUS_NOT_SUPPORTED || (status == CUBLAS_STATUS_SUCCESS && count == 0))
-      throw CudaError(text("gemm ", shape, ": cuBLASLt has no algorithm for this product on this device"));
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED || (status == CUBLAS_STATUS_SUCCESS && count == 0)) return {};
     check_lt(status, "cublasLtMatmulAlgoGetHeuristic");
-    return {first.algo, first.workspaceSize};
+    return Algorithm{first.algo, first.workspaceSize};
   }
 
   cublasLtHandle_t handle_ = nullptr;
-  std::map<Problem::Key, Algorithm> algorithms_;
+  std::map<Problem::Key, std::optional<Algorithm>> algorithms_;
 };
 
-void run(const Problem& problem, const GemmShape& shape) {
+bool run_if_possible(const Problem& problem, const GemmShape& shape) {
   // Freed with the thread. One of each device, since a handle belongs to the device it was made on.
   thread_local std::map<int, std::unique_ptr<Library>> libraries;
   std::unique_ptr<Library>& library = libraries[selected_device()];
   if (!library) library = std::make_unique<Library>();
-  library->run(problem, shape);
+  return library->run(problem, shape);
+}
+
+void run(const Problem& problem, const GemmShape& shape) {
+  if (!run_if_possible(problem, shape))
+    throw CudaError(text("gemm ", shape, ": cuBLASLt has no algorithm for this product on this device"));
 }
 
 void check_arguments(const GemmShape& s, int64_t lda, int64_t ldb, int64_t ldc) {
@@ -232,22 +239,22 @@ void gemm(const GemmShape& s, float alpha, const void* a, int64_t lda, const voi
   run(p, s);
 }
 
-void gemm_bias(const GemmShape& s, const void* a, int64_t lda, const void* b, int64_t ldb, const void* bias,
+bool gemm_bias(const GemmShape& s, const void* a, int64_t lda, const void* b, int64_t ldb, const void* bias,
                void* c, int64_t ldc, F32Products products) {
   Problem p = problem_of(s, a, lda, b, ldb, c, ldc, products);
   check_depth(s);
-  if (empty_result(s)) return;
+  if (empty_result(s)) return true;
   p.epilogue = CUBLASLT_EPILOGUE_BIAS;  // along a column of C^T: one element for each of C's columns
   p.vector = bias;
-  run(p, s);
+  return run_if_possible(p, s);
 }
 
-void gemm_bias_gelu(const GemmShape& s, const void* a, int64_t lda, const void* b, int64_t ldb,
+bool gemm_bias_gelu(const GemmShape& s, const void* a, int64_t lda, const void* b, int64_t ldb,
                     const void* bias, void* saved, int64_t ld_saved, void* c, int64_t ldc,
                     F32Products products) {
   Problem p = problem_of(s, a, lda, b, ldb, c, ldc, products);
   check_gelu(s, saved ? ld_saved : 0, ldc);
-  if (empty_result(s)) return;
+  if (empty_result(s)) return true;
   if (saved)
     p.epilogue = bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
   else
@@ -255,32 +262,32 @@ void gemm_bias_gelu(const GemmShape& s, const void* a, int64_t lda, const void* 
   p.vector = bias;
   p.aux = saved;
   p.aux_stride = saved ? ld_saved : 0;
-  run(p, s);
+  return run_if_possible(p, s);
 }
 
-void gemm_gelu_backward(const GemmShape& s, const void* a, int64_t lda, const void* b, int64_t ldb,
+bool gemm_gelu_backward(const GemmShape& s, const void* a, int64_t lda, const void* b, int64_t ldb,
                         const void* saved, int64_t ld_saved, void* bias_grad, void* c, int64_t ldc,
                         F32Products products) {
   Problem p = problem_of(s, a, lda, b, ldb, c, ldc, products);
   check_gelu(s, ld_saved, ldc);
-  if (empty_result(s)) return;
+  if (empty_result(s)) return true;
   p.epilogue = bias_grad ? CUBLASLT_EPILOGUE_DGELU_BGRAD : CUBLASLT_EPILOGUE_DGELU;
   p.vector = bias_grad;
   p.aux = saved;
   p.aux_stride = ld_saved;
-  run(p, s);
+  return run_if_possible(p, s);
 }
 
-void gemm_sums(const GemmShape& s, const void* a, int64_t lda, const void* b, int64_t ldb, float beta,
+bool gemm_sums(const GemmShape& s, const void* a, int64_t lda, const void* b, int64_t ldb, float beta,
                void* c, int64_t ldc, SumsOf of, void* sums, F32Products products) {
   Problem p = problem_of(s, a, lda, b, ldb, c, ldc, products);
   check_depth(s);
-  if (empty_result(s)) return;
+  if (empty_result(s)) return true;
   p.epilogue =
       of == SumsOf::kA ? CUBLASLT_EPILOGUE_BGRADB : CUBLASLT_EPILOGUE_BGRADA;  // A is the right operand
   p.vector = sums;
   p.beta = beta;
-  run(p, s);
+  return run_if_possible(p, s);
 }
 
 void gemm_fp8(int64_t m, int64_t n, int64_t k, const Fp8Matrix& a, const Fp8Matrix& b, float beta, void* c,

@@ -10,7 +10,8 @@
 // the same processor and library. It is asked once per thread and shape. Workspace, at most 32 MiB, is from
 // the allocator.
 //
-// Throws ShapeError where operands do not fit together, CudaError where cuBLASLt has no algorithm or fails.
+// Throws ShapeError where operands do not fit together, CudaError where cuBLASLt fails, or has no algorithm for a plain
+// product.
 #pragma once
 
 #include <cstdint>
@@ -27,28 +28,28 @@ void gemm(const GemmShape& shape, float alpha, const void* a, int64_t lda, const
 
 // The functions below compute one product and what stands beside it in a layer, in one kernel. k must be
 // positive, vectors have the type of C, and C, `saved` and their leading dimensions must be multiples of 16
-// bytes where there is a gelu.
+// bytes where there is a gelu. Each returns false, with nothing done, where cuBLASLt has no algorithm for it.
 
 // C = op(A) op(B) + bias, bias[n] added to every row.
-void gemm_bias(const GemmShape& shape, const void* a, int64_t lda, const void* b, int64_t ldb,
+bool gemm_bias(const GemmShape& shape, const void* a, int64_t lda, const void* b, int64_t ldb,
                const void* bias, void* c, int64_t ldc, F32Products products = F32Products::kExact);
 
 // C = gelu(x) with x = op(A) op(B) + bias; gelu in its tanh form, of x before it is rounded. `bias` may be
 // null: none. `saved`, if not null, gets x in the type of C, [m, n] with ld_saved.
-void gemm_bias_gelu(const GemmShape& shape, const void* a, int64_t lda, const void* b, int64_t ldb,
+bool gemm_bias_gelu(const GemmShape& shape, const void* a, int64_t lda, const void* b, int64_t ldb,
                     const void* bias, void* saved, int64_t ld_saved, void* c, int64_t ldc,
                     F32Products products = F32Products::kExact);
 
 // The backward of the layer below a gelu: C = gelu'(saved) * (op(A) op(B)), the gradient of x above.
 // `bias_grad`, if not null, gets the sums of C's columns, [n]: written, not added to.
-void gemm_gelu_backward(const GemmShape& shape, const void* a, int64_t lda, const void* b, int64_t ldb,
+bool gemm_gelu_backward(const GemmShape& shape, const void* a, int64_t lda, const void* b, int64_t ldb,
                         const void* saved, int64_t ld_saved, void* bias_grad, void* c, int64_t ldc,
                         F32Products products = F32Products::kExact);
 
 // C = op(A) op(B) + beta * C, and the sums over k of one operand, which are read anyway: a weight gradient dW
 // = dy^T x with the bias gradient beside it.
 enum class SumsOf : uint8_t { kA, kB };  // sums[i] = sum over k of op(A)[i, k], or sums[j] of op(B)[k, j]
-void gemm_sums(const GemmShape& shape, const void* a, int64_t lda, const void* b, int64_t ldb, float beta,
+bool gemm_sums(const GemmShape& shape, const void* a, int64_t lda, const void* b, int64_t ldb, float beta,
                void* c, int64_t ldc, SumsOf of, void* sums, F32Products products = F32Products::kExact);
 
 // C[m, n] = scale_a * scale_b * A B^T + beta * C for 8-bit floats, on processors from compute capability 8.9

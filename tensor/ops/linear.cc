@@ -1,8 +1,11 @@
 #include "tensor/ops/linear.h"
 
 #include "tensor/cpu/bias.h"
+#include "tensor/cpu/activation.h"
+#include "tensor/cuda/activation.h"
 #include "tensor/cuda/bias.h"
-#include "tensor/gemm.h"
+#include "tensor/cuda/gemm.h"
+#include "tensor/gemm_table.h"
 #include "tensor/on_device.h"
 
 namespace trireme {
@@ -12,10 +15,42 @@ void check_rank_2(const char* op, const char* name, const Tensor& t) {
   check(t.rank() == 2 && is_float(t.dtype()), op, ": ", name, " is ", t, "; want a floating [rows, columns]");
 }
 
+void check_linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  check_rank_2("linear", "x", x);
+  check_rank_2("linear", "weight", weight);
+  const int64_t in = x.dim(1), out = weight.dim(0);
+  check(weight.dim(1) == in && weight.dtype() == x.dtype(), "linear: weight is ", weight, ", x is ", x,
+        "; weight must be ", x.dtype(), "[out,", in, "]");
+  check(!bias.defined() || (bias.shape() == Shape{out} && bias.dtype() == x.dtype()), "linear: bias is ", bias,
+        ", weight is ", weight, "; bias must be ", x.dtype(), "[", out, "]");
+  check_one_device("linear", "weight", weight, "x", x);
+  check_one_device("linear", "bias", bias, "x", x);
+}
+
+void check_linear_backward_input(const Tensor& dy, const Tensor& weight) {
+  check_rank_2("linear_backward_input", "dy", dy);
+  check_rank_2("linear_backward_input", "weight", weight);
+  check(weight.dim(0) == dy.dim(1) && weight.dtype() == dy.dtype(), "linear_backward_input: weight is ", weight, ", dy is ",
+        dy, "; weight must be ", dy.dtype(), "[", dy.dim(1), ",in]");
+  check_one_device("linear_backward_input", "weight", weight, "dy", dy);
+}
+
+// Whether rows and the first element lie at multiples of 16 bytes, as a gelu beside a product needs.
+bool whole_words(const Tensor& t) {
+  return t.dim(1) * static_cast<int64_t>(size_of(t.dtype())) % 16 == 0 && reinterpret_cast<uintptr_t>(t.raw()) % 16 == 0;
+}
+
 void check_slot(const char* op, const GradSlot& slot, const Shape& want, const Tensor& dy) {
   check(slot.grad.shape() == want && slot.grad.dtype() == DType::kF32, op, ": the gradient is ", slot.grad,
         "; it must be f32", want);
   check_one_device(op, "the gradient", slot.grad, "dy", dy);
+}
+
+// Whether cuBLASLt may do what stands beside a product. (gemm() refuses where f32 operands are asked for in fewer bits.)
+bool fuses(const Tensor& x) {
+  if (on_host(x)) return false;
+  require_selected(x.device());
+  return gemm_table().precision() == MatmulPrecision::kF32;
 }
 
 // The gradient of a weight or bias that is a variable, not a parameter: by way of a slot of its own.
@@ -29,30 +64,55 @@ void give_variable(Grads& grads, int i, const Tensor& like, Fn&& accumulate) {
 }  // namespace
 
 Tensor linear_forward(const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  check_rank_2("linear", "x", x);
-  check_rank_2("linear", "weight", weight);
+  check_linear(x, weight, bias);
   const int64_t tokens = x.dim(0), in = x.dim(1), out = weight.dim(0);
-  check(weight.dim(1) == in && weight.dtype() == x.dtype(), "linear: weight is ", weight, ", x is ", x,
-        "; weight must be ", x.dtype(), "[out,", in, "]");
-  check(!bias.defined() || (bias.shape() == Shape{out} && bias.dtype() == x.dtype()), "linear: bias is ", bias,
-        ", weight is ", weight, "; bias must be ", x.dtype(), "[", out, "]");
-  check_one_device("linear", "weight", weight, "x", x);
-  check_one_device("linear", "bias", bias, "x", x);
   Tensor y = empty({tokens, out}, x.dtype(), x.device());
-  gemm(x.device(), {false, true, tokens, out, in, x.dtype(), x.dtype()}, 1, x.raw(), in, weight.raw(), in, 0, y.raw(),
-       out);
+  const GemmShape shape{false, true, tokens, out, in, x.dtype(), x.dtype()};
+  if (bias.defined() && in > 0 && fuses(x) &&
+      cuda::gemm_bias(shape, x.raw(), in, weight.raw(), in, bias.raw(), y.raw(), out))
+    return y;
+  gemm(x.device(), shape, 1, x.raw(), in, weight.raw(), in, 0, y.raw(), out);
   if (bias.defined())
     on(y.device(), cpu::add_bias, cuda::add_bias)(y.raw(), bias.raw(), y.dtype(), tokens, out);
   return y;
 }
 
-Tensor linear_backward_input(const Tensor& dy, const Tensor& weight) {
-  check_rank_2("linear_backward_input", "dy", dy);
-  check_rank_2("linear_backward_input", "weight", weight);
+LinearGelu linear_gelu_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, bool keep) {
+  check_linear(x, weight, bias);
+  const int64_t tokens = x.dim(0), in = x.dim(1), out = weight.dim(0);
+  LinearGelu result;
+  result.y = empty({tokens, out}, x.dtype(), x.device());
+  if (keep) result.before = empty_like(result.y);
+  if (in > 0 && fuses(x) && whole_words(result.y) &&
+      cuda::gemm_bias_gelu({false, true, tokens, out, in, x.dtype(), x.dtype()}, x.raw(), in, weight.raw(), in, bias.raw(),
+                           result.before.raw(), keep ? out : 0, result.y.raw(), out))
+    return result;
+  const Tensor before = linear_forward(x, weight, bias);
+  on(x.device(), cpu::bias_gelu, cuda::bias_gelu)(result.y.raw(), before.raw(), nullptr, x.dtype(), tokens, out, false);
+  if (keep) result.before = before;
+  return result;
+}
+
+Tensor linear_gelu_backward_input(const Tensor& dy, const Tensor& weight, const Tensor& before) {
+  check_linear_backward_input(dy, weight);
   const int64_t tokens = dy.dim(0), out = dy.dim(1), in = weight.dim(1);
-  check(weight.dim(0) == out && weight.dtype() == dy.dtype(), "linear_backward_input: weight is ", weight, ", dy is ",
-        dy, "; weight must be ", dy.dtype(), "[", out, ",in]");
-  check_one_device("linear_backward_input", "weight", weight, "dy", dy);
+  check(before.shape() == Shape{tokens, in} && before.dtype() == dy.dtype(), "linear_gelu_backward_input: before is ", before,
+        "; it must be ", dy.dtype(), Shape{tokens, in});
+  check_one_device("linear_gelu_backward_input", "before", before, "dy", dy);
+  Tensor dx = empty_like(before);
+  if (out > 0 && fuses(dy) && whole_words(dx) &&
+      cuda::gemm_gelu_backward({false, false, tokens, in, out, dy.dtype(), dy.dtype()}, dy.raw(), out, weight.raw(), in,
+                               before.raw(), in, nullptr, dx.raw(), in))
+    return dx;
+  const Tensor d_gelu = linear_backward_input(dy, weight);
+  on(dy.device(), cpu::bias_gelu_backward, cuda::bias_gelu_backward)(
+      dx.raw(), nullptr, nullptr, d_gelu.raw(), before.raw(), nullptr, dy.dtype(), tokens, in, false);
+  return dx;
+}
+
+Tensor linear_backward_input(const Tensor& dy, const Tensor& weight) {
+  check_linear_backward_input(dy, weight);
+  const int64_t tokens = dy.dim(0), out = dy.dim(1), in = weight.dim(1);
   Tensor dx = empty({tokens, in}, dy.dtype(), dy.device());
   gemm(dy.device(), {false, false, tokens, in, out, dy.dtype(), dy.dtype()}, 1, dy.raw(), out, weight.raw(), in, 0,
        dx.raw(), in);

@@ -18,6 +18,16 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
 
 Tensor linear_forward(const Tensor& x, const Tensor& weight, const Tensor& bias);
 
+// y = gelu(x W^T + b), gelu in its tanh form (see ops/gelu.h), and `before`, what the gelu is of, if it is to be kept. On a
+// CUDA device all in the product, if cuBLASLt can; gelu is then of what has not been rounded.
+struct LinearGelu {
+  Tensor before, y;
+};
+LinearGelu linear_gelu_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, bool keep);
+// The way back through the layer after it to what the gelu was of: gelu'(before) (dy W), in the same way.
+//   dy [T, out], weight [out, in] of the layer after, before [T, in].
+Tensor linear_gelu_backward_input(const Tensor& dy, const Tensor& weight, const Tensor& before);
+
 // dx = dy W, [T, in] of dy's dtype.
 Tensor linear_backward_input(const Tensor& dy, const Tensor& weight);
 

@@ -86,6 +86,7 @@ struct Settings {
   int driver_version = 13000;
   size_t memory_bytes = size_t{1} << 34;   // of a device; also of pinned host memory
   bool descending = false;                 // the order in which threads and blocks run
+  bool fused_products = true;              // whether there are algorithms for products with something beside them
   bool hold_events = false;                // events recorded from now on pass when this is false again
 };
 Settings& settings();

@@ -1,5 +1,8 @@
 // What a program that computes on the emulated device needs beside the kernels: products, which are the processor's, and
 // one device memory for both emulations.
+#include <cmath>
+#include <vector>
+
 #include "cuda_runtime_api.h"
 #include "tensor/cuda/gemm.h"
 #include "warp_emulation.h"
@@ -16,7 +19,61 @@ void device_access(bool begins) {
 }
 [[maybe_unused]] const bool kJoined = (Emulation::get().device_access = device_access, true);
 
+float value_at(const void* values, DType dtype, int64_t i) {
+  if (dtype == DType::kF32) return static_cast<const float*>(values)[i];
+  return dtype == DType::kBF16 ? to_f32(static_cast<const BF16*>(values)[i]) : to_f32(static_cast<const F16*>(values)[i]);
+}
+void put(void* values, DType dtype, int64_t i, float value) {
+  if (dtype == DType::kF32) static_cast<float*>(values)[i] = value;
+  else if (dtype == DType::kBF16) static_cast<BF16*>(values)[i] = to_bf16(value);
+  else static_cast<F16*>(values)[i] = to_f16(value);
+}
+
+// Calls fn(row, column, element of the product in f32), if such products are to be had.
+template <class Fn>
+bool with_product(GemmShape shape, const void* a, int64_t lda, const void* b, int64_t ldb, const Fn& fn) {
+  if (!cuda_emulation::settings().fused_products) return false;
+  const cuda_emulation::DeviceAccess access;
+  shape.out = DType::kF32;
+  std::vector<float> product(static_cast<size_t>(shape.m * shape.n));
+  trireme::gemm(shape, 1, a, lda, b, ldb, 0, product.data(), shape.n);
+  for (int64_t i = 0; i < shape.m; ++i)
+    for (int64_t j = 0; j < shape.n; ++j) fn(i, j, product[static_cast<size_t>(i * shape.n + j)]);
+  return true;
+}
+
+constexpr float kSlope = 0.7978845608028654f, kCubic = 0.044715f;  // sqrt(2 / pi)
+float gelu_of(float x) { return 0.5f * x * (1 + std::tanh(kSlope * (x + kCubic * x * x * x))); }
+float gelu_slope(float x) {
+  const float t = std::tanh(kSlope * (x + kCubic * x * x * x));
+  return 0.5f * (1 + t) + 0.5f * x * (1 - t * t) * kSlope * (1 + 3 * kCubic * x * x);
+}
+
 }  // namespace
+
+bool gemm_bias(const GemmShape& s, const void* a, int64_t lda, const void* b, int64_t ldb, const void* bias, void* c,
+               int64_t ldc, F32Products) {
+  return with_product(s, a, lda, b, ldb, [&](int64_t i, int64_t j, float x) {
+    put(c, s.out, i * ldc + j, x + value_at(bias, s.out, j));
+  });
+}
+
+bool gemm_bias_gelu(const GemmShape& s, const void* a, int64_t lda, const void* b, int64_t ldb, const void* bias,
+                    void* saved, int64_t ld_saved, void* c, int64_t ldc, F32Products) {
+  return with_product(s, a, lda, b, ldb, [&](int64_t i, int64_t j, float x) {
+    if (bias) x += value_at(bias, s.out, j);
+    if (saved) put(saved, s.out, i * ld_saved + j, x);
+    put(c, s.out, i * ldc + j, gelu_of(x));
+  });
+}
+
+bool gemm_gelu_backward(const GemmShape& s, const void* a, int64_t lda, const void* b, int64_t ldb, const void* saved,
+                        int64_t ld_saved, void* bias_grad, void* c, int64_t ldc, F32Products) {
+  if (bias_grad) return false;
+  return with_product(s, a, lda, b, ldb, [&](int64_t i, int64_t j, float dy) {
+    put(c, s.out, i * ldc + j, dy * gelu_slope(value_at(saved, s.out, i * ld_saved + j)));
+  });
+}
 
 void gemm(const GemmShape& shape, float alpha, const void* a, int64_t lda, const void* b, int64_t ldb, float beta,
           void* c, int64_t ldc, F32Products) {

@@ -6,6 +6,9 @@
 
 #include "tensor/cpu/bias.h"
 #include "tests/tensor/op_testing.h"
+#ifdef TRIREME_CUDA_EMULATED
+#include "cuda_runtime_api.h"
+#endif
 
 namespace trireme::testing {
 namespace {
@@ -57,6 +60,53 @@ TEST_P(LinearTest, GivesGradientsToWeightsThatAreVariables) {
                   .reference = [](const Doubles& d) { return Doubles{linear_reference(d[0], d[1], d[2], 6, 9)}; },
                   .reduction = 9,
                   .tolerance_scale = 3});
+}
+
+double gelu_reference(double x) { return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))); }
+
+// In the product where the device can, and beside it where it cannot, for its size or at all.
+TEST_P(LinearTest, GeluOfAProductMatchesItsReferenceAndBack) {
+  for (const bool fused : {true, false}) {
+#ifdef TRIREME_CUDA_EMULATED
+    cuda_emulation::settings().fused_products = fused;
+#else
+    if (!fused) continue;
+#endif
+    for (auto [tokens, in, out] : {std::array<int64_t, 3>{3, 5, 8}, {5, 17, 13}, {7, 8, 32}})
+      for (const bool with_bias : {true, false}) {
+        const double scale = 1 / std::sqrt(static_cast<double>(in));
+        const Tensor x = random({tokens, in}, GetParam(), 1), w = random({out, in}, GetParam(), 2, scale),
+                     b = with_bias ? random({out}, GetParam(), 3) : Tensor();
+        const double tol = 3 * tolerance(GetParam(), in);
+        std::vector<double> want = linear_reference(to_doubles(x), to_doubles(w), with_bias ? to_doubles(b) : std::vector<double>(),
+                                                    in, out);
+        expect_near(linear_forward(there(x), there(w), there(b)), want, tol, "product");
+        const LinearGelu got = linear_gelu_forward(there(x), there(w), there(b), true);
+        expect_near(got.before, want, tol, "before");
+        for (double& v : want) v = gelu_reference(v);
+        expect_near(got.y, want, tol, "gelu");
+        const LinearGelu alone = linear_gelu_forward(there(x), there(w), there(b), false);
+        EXPECT_FALSE(alone.before.defined());
+        expect_near(alone.y, want, tol, "gelu, nothing kept");
+
+        // Back through a layer of 6 outputs after it.
+        const Tensor dy = random({tokens, 6}, GetParam(), 4), after = random({6, out}, GetParam(), 5, 0.4);
+        const std::vector<double> d = to_doubles(dy), a = to_doubles(after), before = to_doubles(got.before);
+        std::vector<double> back(before.size());
+        for (size_t i = 0; i < back.size(); ++i) {
+          const int64_t t = static_cast<int64_t>(i) / out, o = static_cast<int64_t>(i) % out;
+          for (int64_t k = 0; k < 6; ++k) back[i] += d[t * 6 + k] * a[k * out + o];
+          back[i] *= (gelu_reference(before[i] + 1e-5) - gelu_reference(before[i] - 1e-5)) / 2e-5;
+        }
+        expect_near(linear_gelu_backward_input(there(dy), there(after), got.before), back, 3 * tolerance(GetParam(), 6), "back");
+      }
+  }
+#ifdef TRIREME_CUDA_EMULATED
+  cuda_emulation::settings().fused_products = true;
+#endif
+  const Tensor dy = there(random({3, 6}, GetParam(), 4)), after = there(random({6, 8}, GetParam(), 5));
+  EXPECT_CONTAINS(message_of<ShapeError>([&] { linear_gelu_backward_input(dy, after, there(empty({3, 7}, GetParam()))); }),
+                  "linear_gelu_backward_input: before is");
 }
 
 TEST_P(LinearTest, NoTokensGiveNoRowsAndZeroGradients) {
