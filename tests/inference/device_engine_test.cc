@@ -69,6 +69,12 @@ TEST_F(GenerationOnADevice, GivesTheCpusTokens) {
     }
 }
 
+TEST_F(GenerationOnADevice, GivesThemAtEveryLayout) {
+  for (const auto& [model, tp, pp] : {std::tuple("llama-tiny", 2, 1), std::tuple("gpt2-tiny", 1, 2), std::tuple("gpt2-tiny", 2, 1)})
+    EXPECT_EQ(generate({.model = model, .device = true, .tp = tp, .pp = pp}, sampling(0.9)), generate({.model = model}, sampling(0.9)))
+        << model << " tp " << tp << " pp " << pp;
+}
+
 TEST_F(GenerationOnADevice, KeepsA16BitCacheThere) {
   // Near ties may fall otherwise in 16 bits, so the first token of each alone is compared.
   SamplingOptions first = sampling(0);

@@ -73,6 +73,28 @@ TEST_F(EmulatedLaunch, ARunIsTrainedThereResumedOnTheCpuAndWritesTheCpusText) {
   EXPECT_EQ(first_line(expect_ends_there(0, there, 0)), first_line(expect_ends(0, words, 0)));
 }
 
+TEST_F(EmulatedLaunch, RanksThatAreProcessesTrainThere) {
+  const Words small = {"train.steps=3", "train.global_batch=2", "model.n_layer=2"};
+  const auto run = [&](const std::string& name, const Words& more) {
+    Words words = small;
+    words.insert(words.end(), more.begin(), more.end());
+    words.push_back("run.dir=" + at(name));
+    return training(words);
+  };
+  expect_ends(0, run("cpu", {}), 0);
+  const auto want = losses("cpu");
+  for (const Words& layout : {Words{"parallel.zero=1"}, Words{"parallel.tensor=2"}, Words{"parallel.pipeline=2"}}) {
+    const std::string output = expect_ends_there(2, run(layout[0], layout), 0);
+    expect_says(output, "device of rank 0: cuda:0 (emulated");
+    const auto got = losses(layout[0]);
+    ASSERT_EQ(got.size(), 3u) << output;
+    for (const auto& [step, loss] : want) EXPECT_NEAR(std::stod(got.at(step)), std::stod(loss), 1e-4) << layout[0] << " " << step;
+  }
+  // More ranks than the two devices there are.
+  const std::string output = expect_ends_there(3, run("three", {"train.global_batch=3", "train.steps=1"}), 0);
+  EXPECT_EQ(times_in(output, "3 ranks share 2 CUDA devices"), 1) << output;
+}
+
 TEST_F(EmulatedLaunch, ADryRunNamesTheDevicesMemory) {
   std::ofstream(at("rates.json")) << R"({"threads": 1, "ranks_per_host": 1, "gemm_f32_flops": 1e13, "gemm_bf16_flops": 1e14,
     "attention_flops": 1e13, "copy_bytes_per_s": 1e12, "read_bytes_per_s": 1e12})";

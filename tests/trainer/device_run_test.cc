@@ -170,6 +170,18 @@ TEST_F(RunsOnADevice, GoOnFromCheckpointsOfTheCpuAndTheOtherWay) {
   }
 }
 
+// Two ranks, on a device each where there are two, at another layout after each stop, and at last one on the CPU.
+TEST_F(RunsOnADevice, OfSeveralRanksGoOnAtAnyLayout) {
+  Runs runs(kGpt2);
+  ASSERT_EQ(runs.run("whole", {"run.device=cpu"}), kExitDone);
+  ASSERT_EQ(runs.run("moved", {"run.device=cuda", "parallel.tensor=2", "parallel.sequence=true"}, 2, 2), kExitSaved);
+  ASSERT_EQ(runs.run("moved", {"run.device=cuda", "parallel.zero=2"}, 2, 3), kExitSaved);
+  ASSERT_EQ(runs.run("moved", {"run.device=cuda", "parallel.pipeline=2"}, 2, 5), kExitSaved);
+  ASSERT_EQ(runs.run("moved", {"run.device=cpu"}), kExitDone);
+  expect_same_runs(runs, "moved", "whole", 1e-5);
+  expect_same_checkpoint(runs.folder("moved") / "step-6", runs.folder("whole") / "step-6", 1e-3);
+}
+
 TEST_F(RunsOnADevice, KeepMastersOfBf16AcrossDevices) {
   Runs runs(kLlama);
   ASSERT_EQ(runs.run("cpu", {"run.device=cpu", "train.dtype=bf16"}), kExitDone);

@@ -38,5 +38,24 @@ TEST_F(TrainingOnADevice, Bf16KeepsItsMastersThere) {
   expect_device_run_equals_cpus(two_layers(tiny_llama()), {.micro_batch = 4, .dtype = DType::kBF16}, 5e-3, "bf16");
 }
 
+// Against one rank on the CPU, so that collectives, messages and reductions of a device's tensors are in it.
+TEST_F(TrainingOnADevice, EveryLayoutThereGivesOneCpuRanksNumbers) {
+  const ModelConfig gpt2 = two_layers(tiny_gpt2(0.1)), llama = two_layers(tiny_llama());
+  const RunOutcome want_gpt2 = run_threads(gpt2, {.micro_batch = 2}, 2), want_llama = run_threads(llama, {.micro_batch = 2}, 2);
+  std::vector<Layout> layouts = {{.tp = 2},
+                                 {.tp = 2, .sequence = true, .recompute = Recompute::kSelective},
+                                 {.pp = 2},
+                                 {.pp = 2, .schedule = "zb-h1"},
+                                 {.dp = 2, .tp = 2, .sequence = true, .zero = 2}};
+  for (int zero : {0, 1, 2}) layouts.push_back({.dp = 2, .zero = zero});
+  for (Layout& layout : layouts) {
+    layout.micro_batch = 2;
+    layout.device = kCuda;
+    expect_same_run(run_threads(gpt2, layout, 2), want_gpt2, 1e-5, "gpt2 " + describe(layout));
+  }
+  for (Layout layout : {layouts[1], layouts[3], layouts[5]})
+    expect_same_run(run_threads(llama, layout, 2), want_llama, 1e-5, "llama " + describe(layout));
+}
+
 }  // namespace
 }  // namespace trireme::testing
