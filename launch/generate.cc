@@ -29,7 +29,7 @@ constexpr char kHelp[] =
     "  --ignore-eos            go on after the model's end token\n"
     "  --tensor N --pipeline N how the ranks share the model (tensor: all of them)\n"
     "  --threads N             of each rank (the host's cores shared by its ranks)\n"
-    "  --dtype f32|bf16        of weights and cache (f32)\n"
+    "  --dtype f32|bf16|f16    of weights and cache (f32)\n"
     "  --device auto|cpu|cuda  as run.device of a run (auto)\n"
     "  --ids                   print token ids, one line a prompt, instead of text\n\n"
     "examples:\n"
@@ -124,8 +124,8 @@ int generate(Communicator& world, const Arguments& args, Clock::time_point start
     shape.pp = static_cast<int>(args.integer("pipeline", 1, 1, 1 << 16));
     shape.tp = static_cast<int>(args.integer("tensor", std::max(1, world.size() / shape.pp), 1, 1 << 16));
     const std::string name = args.value("dtype").value_or("f32");
-    check<ConfigError>(name == "f32" || name == "bf16", "--dtype=", name, "; use f32 or bf16");
-    dtype = name == "f32" ? DType::kF32 : DType::kBF16;
+    check<ConfigError>(name == "f32" || name == "bf16" || name == "f16", "--dtype=", name, "; use f32, bf16 or f16");
+    dtype = name == "f32" ? DType::kF32 : name == "bf16" ? DType::kBF16 : DType::kF16;
     device = device_choice(args.value("device").value_or("auto"));
     const int threads = static_cast<int>(args.integer("threads", 0, 0, 4096));
     set_num_threads(threads ? threads : threads_for(world.size()));

@@ -44,6 +44,10 @@ std::string to_text(const SavedState& s) {
   o["best_metric"] = finite_or_null(s.run.best_metric);
   o["best_step"] = s.run.best_step;
   o["evaluations_without_gain"] = s.run.evaluations_without_gain;
+  if (s.run.loss_scale != LossScale()) {
+    o["loss_scale"] = s.run.loss_scale.value;
+    o["loss_scale_steps"] = s.run.loss_scale.good_steps;
+  }
   o["seed"] = std::to_string(s.seed);
   o["data_identity"] = std::to_string(s.data_identity);
   o["optimizer"] = s.optimizer;
@@ -72,6 +76,8 @@ SavedState read_state(const std::filesystem::path& checkpoint) {
   s.run.best_metric = o.number_or("best_metric", std::numeric_limits<double>::infinity());
   s.run.best_step = o.integer("best_step", 0);
   s.run.evaluations_without_gain = o.integer("evaluations_without_gain", 0);
+  s.run.loss_scale.value = o.number_or("loss_scale", s.run.loss_scale.value, LossScale::kLeast);
+  if (o.has("loss_scale")) s.run.loss_scale.good_steps = o.integer("loss_scale_steps", 0);
   s.seed = read_u64(o, "seed");
   s.data_identity = read_u64(o, "data_identity");
   s.optimizer = o.string("optimizer");

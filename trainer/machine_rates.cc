@@ -149,6 +149,7 @@ double MachineRates::gemm(DType dtype, MatmulPrecision precision) const {
                          hardware_for(precision), ", or use run.matmul_precision=f32");
       return this->*p.value;
     }
+  if (dtype == DType::kF16 && gemm_f16 > 0) return gemm_f16;
   return dtype == DType::kBF16 ? gemm_bf16 : gemm_f32;
 }
 
@@ -216,6 +217,7 @@ MachineRates measure_machine_rates(Communicator& world, int threads, Device devi
   rates.gemm_f32 = lowest(world, cpu ? measure_gemm_rate(threads, MatmulPrecision::kF32)
                                      : measure_gemm_rate(device, threads, DType::kF32));
   rates.gemm_bf16 = lowest(world, measure_gemm_rate(device, threads, DType::kBF16));
+  rates.gemm_f16 = lowest(world, measure_gemm_rate(device, threads, DType::kF16));
   for (const auto& p : kPrecisions)
     rates.*p.value = lowest(world, cpu && available(p.precision) ? measure_gemm_rate(threads, p.precision) : 0);
   rates.attention = lowest(world, attention_rate(device));
@@ -262,6 +264,7 @@ MachineRates measure_machine_rates_alone(int threads, int ranks_per_host, Device
 json::object to_json(const MachineRates& rates) {
   json::object o = {{"threads", rates.threads}, {"ranks_per_host", rates.ranks_per_host}};
   for (const auto& number : kNumbers) o[number.key] = rates.*number.value;
+  if (rates.gemm_f16 > 0) o["gemm_f16_flops"] = rates.gemm_f16;
   for (const auto& p : kPrecisions)
     if (rates.*p.value > 0) o[p.key] = rates.*p.value;
   o["within_host"] = group_to_json(rates.within_host);
@@ -270,12 +273,13 @@ json::object to_json(const MachineRates& rates) {
 }
 
 MachineRates machine_rates_from_json(const JsonObject& o) {
-  o.allow_only({"threads", "ranks_per_host", "gemm_f32_flops", "gemm_bf16_flops", "gemm_bf16x3_flops", "gemm_f32_as_bf16_flops",
+  o.allow_only({"threads", "ranks_per_host", "gemm_f32_flops", "gemm_bf16_flops", "gemm_f16_flops", "gemm_bf16x3_flops", "gemm_f32_as_bf16_flops",
                 "gemm_f32_as_f16_flops", "attention_flops", "copy_bytes_per_s", "read_bytes_per_s", "within_host", "between_hosts"});
   MachineRates rates;
   rates.threads = static_cast<int>(o.integer("threads", 1, 4096));
   rates.ranks_per_host = static_cast<int>(o.integer("ranks_per_host", 1, 1 << 20));
   for (const auto& number : kNumbers) rates.*number.value = o.number(number.key, 1, 1e21);
+  if (o.has("gemm_f16_flops")) rates.gemm_f16 = o.number("gemm_f16_flops", 1, 1e21);
   for (const auto& p : kPrecisions)
     if (o.has(p.key)) rates.*p.value = o.number(p.key, 1, 1e21);
   rates.within_host = group_from_json(o, "within_host");

@@ -52,6 +52,7 @@ struct MachineRates {
   int ranks_per_host = 1;  // that worked at once
   // Of one rank.
   double gemm_f32 = 0, gemm_bf16 = 0;  // FLOP/s of a large product
+  double gemm_f16 = 0;                 // the same; 0 in files that do not have it: as f32
   // Of f32 operands with MatmulPrecision kBf16x3, kBf16, kF16; 0: not on this machine.
   double gemm_bf16x3 = 0, gemm_rounded = 0, gemm_rounded_f16 = 0;
   double attention = 0;                // FLOP/s of causal attention in f32, forward, head size 64, 512 rows

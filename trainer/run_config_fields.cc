@@ -58,8 +58,8 @@ void TrainSection::describe(FieldList& list) {
   list.add("epochs", epochs, "length of the run").above(0).at_most(1e6).unit("passes over data.train");
   list.add("global_batch", global_batch, "of one step, over all ranks").at_least(1).at_most(1 << 24).unit("sequences");
   list.add("micro_batch", micro_batch, "of one forward on one data rank").at_least(1).at_most(1 << 20).unit("sequences");
-  list.choice<DType>("dtype", dtype, {{"f32", DType::kF32}, {"bf16", DType::kBF16}},
-                     "of weights and activations; gradients, sums and optimizer state are f32");
+  list.choice<DType>("dtype", dtype, {{"f32", DType::kF32}, {"bf16", DType::kBF16}, {"f16", DType::kF16}},
+                     "of weights and activations; gradients, sums and optimizer state are f32; f16: with dynamic loss scaling");
   list.choice<Recompute>("recompute", recompute,
                              {{"none", Recompute::kNone},
                               {"selective", Recompute::kSelective},

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <limits>
 
+#include "trainer/loss_scale.h"
+
 namespace trireme {
 
 struct RunState {
@@ -20,6 +22,7 @@ struct RunState {
   double best_metric = std::numeric_limits<double>::infinity();  // of early stopping and keep-best
   int64_t best_step = 0;
   int64_t evaluations_without_gain = 0;
+  LossScale loss_scale;         // of f16 storage; else as it is made
   bool operator==(const RunState&) const = default;
 };
 

@@ -94,6 +94,7 @@ class Run {
     options.recompute = config_.train.recompute;
     options.clip_grad_norm = config_.train.clip_grad_norm;
     options.dropout_seed = static_cast<uint64_t>(config_.run.seed);
+    options.scale_loss = config_.train.dtype == DType::kF16;
     step_ = std::make_unique<TrainStep>(model_, buckets_, *optimizer_, options);
     step_->set_activity(hooks_.activity);
     agreed(world_, [&] { prepare_folder(); });
@@ -162,6 +163,7 @@ class Run {
       return;
     }
     state_ = checkpointer_->load(found);
+    if (config_.train.dtype == DType::kF16 && state_.loss_scale != LossScale()) step_->set_loss_scale(state_.loss_scale);
     start_step_ = state_.step;
     earlier_s_ = state_.total_s;
     resumed_from_ = found;
@@ -241,6 +243,7 @@ class Run {
       times_.optimizer += result.optimizer_s;
 
       ++state_.step;
+      state_.loss_scale = step_->loss_scale();
       state_.samples += plan_.global_batch;
       state_.updates += !result.skipped;
       state_.skipped_in_a_row = result.skipped ? state_.skipped_in_a_row + 1 : 0;
@@ -271,7 +274,9 @@ class Run {
                         log);
         if (result.skipped)
           reporter_->warning(text("step ", state_.step, ": loss ", result.loss, ", gradient norm ", result.grad_norm,
-                                  ": skipped, nothing was changed"));
+                                  ": skipped, nothing was changed",
+                                  config_.train.dtype == DType::kF16 ? text("; the loss scale is ", state_.loss_scale.value, " now")
+                                                                     : ""));
       }
       if (log) interval_s = static_cast<double>(interval_tokens = interval_steps = 0);
       if (state_.skipped_in_a_row > config_.train.max_skipped_steps) {

@@ -86,7 +86,9 @@ int64_t count_labels(const TokenBatch& batch) {
 
 TrainStep::TrainStep(ShardedModel& model, ParameterBuckets& buckets, Optimizer& optimizer,
                      const TrainStepOptions& options)
-    : model_(model), buckets_(buckets), optimizer_(optimizer), options_(options) {}
+    : model_(model), buckets_(buckets), optimizer_(optimizer), options_(options) {
+  if (options.scale_loss) loss_scale_.value = LossScale::kFirst;
+}
 
 const Schedule& TrainStep::schedule_for(int micro_batches, bool forward_only) {
   const ScheduleShape shape{model_.mesh().shape().pp, micro_batches, model_.layout().chunks};
@@ -107,7 +109,7 @@ StepResult TrainStep::forward_backward(const std::vector<TokenBatch>& micro_batc
 
   const std::vector<TokenBatch> batches = batches_beside(model_, micro_batches);
   const PassContext pass{batches[0], options_.recompute, true, options_.dropout_seed,
-                         1.0 / static_cast<double>(result.tokens), nullptr, nullptr};
+                         loss_scale_.value / static_cast<double>(result.tokens), nullptr, nullptr};
   buckets_.begin_step();
   ModelWork work(model_, batches, pass, &buckets_, activity_, profiler_);
   const Schedule& schedule = schedule_for(static_cast<int>(micro_batches.size()), false);
@@ -123,7 +125,7 @@ StepResult TrainStep::forward_backward(const std::vector<TokenBatch>& micro_batc
   }
   // Only last stages have a loss; every tensor rank of one has the same.
   result.loss = sum_over(mesh.pp(), sum_over(mesh.dp(), {work.loss_sum()}))[0] / static_cast<double>(result.tokens);
-  result.grad_norm = std::sqrt(buckets_.squared_norm());
+  result.grad_norm = std::sqrt(buckets_.squared_norm()) / loss_scale_.value;
   return result;
 }
 
@@ -134,10 +136,12 @@ StepResult TrainStep::run(const std::vector<TokenBatch>& micro_batches, double l
     scale = options_.clip_grad_norm / result.grad_norm;
   // Every rank has the same numbers, so all decide alike. (An infinite norm times its scale of 0 is NaN.)
   result.skipped = !std::isfinite(result.loss) || !(result.grad_norm * scale <= kMostGradNorm);
+  const double applied = scale / loss_scale_.value;
+  if (options_.scale_loss) loss_scale_.update(!result.skipped);
   if (result.skipped) return result;
   if (activity_) activity_("optimizer");
   const auto begin = std::chrono::steady_clock::now();
-  optimizer_.step(learning_rate, scale, step);
+  optimizer_.step(learning_rate, applied, step);
   if (model_.device().kind != DeviceKind::kCpu) cuda::synchronize();
   result.optimizer_s = seconds_since(begin);
   if (profiler_) profiler_->phase("optimizer", begin, std::chrono::steady_clock::now(), optimizer_.bytes_per_step());

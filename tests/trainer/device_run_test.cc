@@ -194,6 +194,21 @@ TEST_F(RunsOnADevice, KeepMastersOfBf16AcrossDevices) {
   expect_same_runs(runs, "as f32", "cpu", 5e-3);
 }
 
+TEST_F(RunsOnADevice, RunInF16WithTheirLossScaleInTheirCheckpoints) {
+  Runs runs(kGpt2);
+  ASSERT_EQ(runs.run("cpu", {"run.device=cpu", "train.dtype=f16"}), kExitDone);
+  ASSERT_EQ(runs.run("again", {"run.device=cpu", "train.dtype=f16"}, 1, 3), kExitSaved);
+  const std::string state = (runs.folder("again") / "step-3" / "state.json").string();
+  const boost::json::value saved = parse_json(read_text_file(state, 1 << 20), state);
+  EXPECT_EQ(JsonObject(saved, state).number("loss_scale"), 65536);
+  EXPECT_EQ(JsonObject(saved, state).integer("loss_scale_steps", 0), 3);
+  ASSERT_EQ(runs.run("again", {"run.device=cpu", "train.dtype=f16"}), kExitDone);
+  expect_same_runs(runs, "again", "cpu", 0);
+  ASSERT_EQ(runs.run("cuda", {"run.device=cuda", "train.dtype=f16"}, 1, 3), kExitSaved);
+  ASSERT_EQ(runs.run("cuda", {"run.device=cuda", "train.dtype=f16"}), kExitDone);
+  expect_same_runs(runs, "cuda", "cpu", 2e-3);
+}
+
 TEST_F(RunsOnADevice, StartFromAModelsFolder) {
   Runs runs(kGpt2);
   ASSERT_EQ(runs.run("first", {"run.device=cpu"}), kExitDone);

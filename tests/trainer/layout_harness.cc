@@ -160,6 +160,7 @@ void run_rank(Communicator& world, const ModelConfig& config, const Layout& layo
   options.recompute = layout.recompute;
   options.clip_grad_norm = 0.5;
   options.dropout_seed = 5;
+  options.scale_loss = layout.dtype == DType::kF16;
   TrainStep train(model, buckets, optimizer, options);
 
   auto batches_of = [&](int64_t first_sample) {

@@ -332,7 +332,7 @@ TEST(RunConfigSchema, DescribesEveryFieldOfTheFile) {
   const json::object& train = schema.at("properties").at("train").at("properties").as_object();
   EXPECT_EQ(train.at("learning_rate").at("anyOf").at(0),
             (json::value{{"type", "number"}, {"exclusiveMinimum", 0}, {"maximum", 100}}));
-  EXPECT_EQ(train.at("dtype").at("anyOf").at(0).at("enum"), (json::array{"f32", "bf16"}));
+  EXPECT_EQ(train.at("dtype").at("anyOf").at(0).at("enum"), (json::array{"f32", "bf16", "f16"}));
   EXPECT_EQ(train.at("betas").at("default"), (json::array{0.9, 0.95}));
 }
 
