@@ -1,7 +1,7 @@
 # Finds CUDA for the option TRIREME_CUDA, and sets TRIREME_HAVE_CUDA. With AUTO, a toolkit that is missing or does not
 # work is no error: the program is then built for the CPU alone. Overrides: CUDACXX or CMAKE_CUDA_COMPILER (nvcc),
-# CUDA_HOME or CUDA_PATH (the toolkit), CMAKE_CUDA_ARCHITECTURES or CUDAARCHS, TRIREME_CUBLASLT_LIBRARY,
-# TRIREME_NCCL_LIBRARY, TRIREME_NCCL_INCLUDE_DIR.
+# CUDA_HOME or CUDA_PATH (the toolkit), CMAKE_CUDA_ARCHITECTURES or CUDAARCHS, TRIREME_CUBLASLT_LIBRARY, NCCL_HOME or
+# NCCL_ROOT, TRIREME_NCCL_LIBRARY, TRIREME_NCCL_INCLUDE_DIR.
 set(TRIREME_HAVE_CUDA OFF)
 if(TRIREME_CUDA)  # AUTO and ON
   # Folders of a toolkit's usual places, and of the wheels that Python's installer brings.
@@ -45,9 +45,10 @@ if(TRIREME_HAVE_CUDA)
   # A wheel has only the versioned name of a library.
   find_library(TRIREME_CUBLASLT_LIBRARY NAMES cublasLt libcublasLt.so.13 libcublasLt.so.12 HINTS ${cuda_hints}
     ${CUDAToolkit_LIBRARY_DIR} PATH_SUFFIXES lib64 lib)
-  find_library(TRIREME_NCCL_LIBRARY NAMES nccl libnccl.so.2 HINTS ${cuda_hints} ${CUDAToolkit_LIBRARY_DIR}
+  set(nccl_hints $ENV{NCCL_ROOT} $ENV{NCCL_HOME} ${cuda_hints})
+  find_library(TRIREME_NCCL_LIBRARY NAMES nccl libnccl.so.2 HINTS ${nccl_hints} ${CUDAToolkit_LIBRARY_DIR}
     PATH_SUFFIXES lib64 lib)
-  find_path(TRIREME_NCCL_INCLUDE_DIR nccl.h HINTS ${cuda_hints} ${CUDAToolkit_INCLUDE_DIRS} PATH_SUFFIXES include)
+  find_path(TRIREME_NCCL_INCLUDE_DIR nccl.h HINTS ${nccl_hints} ${CUDAToolkit_INCLUDE_DIRS} PATH_SUFFIXES include)
   set(cuda_lacks "")
   if(NOT TARGET CUDA::cudart_static)
     set(cuda_lacks "its static runtime (libcudart_static.a; set CUDAToolkit_ROOT)")
@@ -66,7 +67,12 @@ endif()
 if(TRIREME_HAVE_CUDA)
   message(STATUS "CUDA ${CMAKE_CUDA_COMPILER_VERSION}: ${CMAKE_CUDA_COMPILER}, for ${CMAKE_CUDA_ARCHITECTURES}")
   message(STATUS "  cuBLASLt: ${TRIREME_CUBLASLT_LIBRARY}")
-  message(STATUS "  NCCL: ${TRIREME_NCCL_LIBRARY}, ${TRIREME_NCCL_INCLUDE_DIR}")
+  if(TRIREME_NCCL_INCLUDE_DIR)
+    message(STATUS "  NCCL: ${TRIREME_NCCL_INCLUDE_DIR}/nccl.h; here the library is ${TRIREME_NCCL_LIBRARY}")
+  else()
+    message(STATUS "  NCCL: no nccl.h was found (set NCCL_HOME or TRIREME_NCCL_INCLUDE_DIR); tensors on devices will travel "
+      "through host memory")
+  endif()
 elseif(TRIREME_CUDA AND NOT cuda_lacks)
   message(STATUS "CUDA: no working nvcc was found; this build is for the CPU alone")
 elseif(NOT TRIREME_CUDA)

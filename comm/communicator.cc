@@ -13,6 +13,7 @@
 #include "comm/backend.h"
 #include "comm/device_way.h"
 #include "comm/job_link.h"
+#include "comm/nccl.h"
 #include "tensor/cuda/devices.h"
 #include "tensor/on_device.h"
 
@@ -42,12 +43,15 @@ class Core {
     if (job_) slot_ = job_->board().add_group(backend_->group());
   }
   ~Core() {
+    device_way_.reset();  // may wait for calls under way, which the watchdog sees until then
     if (job_) job_->board().remove_group(slot_);
   }
   Core(const Core&) = delete;
 
   Backend& backend() { return *backend_; }
   DeviceWay& device_way() { return *device_way_; }
+  void set_device_way(std::unique_ptr<DeviceWay> way) { device_way_ = std::move(way); }
+  std::shared_ptr<Backend> shared_backend() const { return backend_; }
   const std::shared_ptr<JobLink>& job() const { return job_; }
 
   // Marks `call` as under way on the board while it lives.
@@ -58,11 +62,18 @@ class Core {
       if (board_) ticket_ = board_->begin(slot_, call, coarse_now());
     }
     ~Entry() {
-      if (board_) board_->end(slot_, call_, ticket_);
+      if (board_ && !left_) board_->end(slot_, call_, ticket_);
     }
     Entry(const Entry&) = delete;
+    // It stays on the board until `call`, if any, has ended.
+    void leave_to_device(std::shared_ptr<DeviceCall> call) {
+      if (!board_ || !call) return;
+      board_->leave_to_device(slot_, ticket_, std::move(call));
+      left_ = true;
+    }
 
    private:
+    bool left_ = false;
     OpBoard* board_;
     int slot_;
     const OpCall& call_;
@@ -75,7 +86,7 @@ class Core {
       if (collective.device.kind == DeviceKind::kCpu) [[likely]]
         backend_->run(collective);
       else
-        device_way_->run(collective);
+        entry.leave_to_device(device_way_->run(collective));
     });
   }
 
@@ -302,7 +313,34 @@ class CommunicatorOverBackend final : public Communicator {
       Core::Entry entry(*core_, call);
       child = core_->backend().split(color, key, name);
     });
-    return make_communicator(std::move(child));
+    auto result = make_communicator(std::move(child));
+    if (connected_) result->connect_devices();
+    return result;
+  }
+
+  std::string connect_devices() override {
+    connected_ = true;
+    if (size() == 1) return "one rank";
+    std::string identity, problem = nccl::library().problem;
+    try {
+      if (problem.empty()) identity = nccl::device_identity();
+    } catch (const Error& e) {
+      problem = e.what();
+    }
+    const auto problems = all_gather_strings(problem), identities = all_gather_strings(identity);
+    const auto versions = all_gather_strings(nccl::version_text(nccl::library().version));
+    const auto staged = [&](const std::string& why) { return core_->device_way().name() + " (" + why + ")"; };
+    for (int r = 0; r < size(); ++r)
+      if (!problems[r].empty()) return staged(text("rank ", r, ": ", problems[r]));
+    for (int r = 0; r < size(); ++r)
+      for (int other = 0; other < r; ++other) {
+        if (versions[r] != versions[other])
+          return staged(text("rank ", other, " has NCCL ", versions[other], ", rank ", r, " ", versions[r]));
+        if (identities[r] == identities[other])
+          return staged(text("ranks ", other, " and ", r, " share the device ", identities[r]));
+      }
+    core_->set_device_way(nccl::make_way(core_->shared_backend()));
+    return core_->device_way().name();
   }
 
  private:
@@ -404,6 +442,7 @@ class CommunicatorOverBackend final : public Communicator {
     return Work(std::make_shared<TransferWork>(core_, call, t, std::move(transfer)));
   }
 
+  bool connected_ = false;
   std::shared_ptr<Core> core_;
   AsyncQueue queue_;  // after core_, so that its thread ends first
   UnwindingProbe probe_;

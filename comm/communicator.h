@@ -127,6 +127,12 @@ class Communicator {
   // Ranks with the same color (>= 0) form a communicator, ordered by key, then rank. Collective.
   virtual std::unique_ptr<Communicator> split(int color, int key, const std::string& name) = 0;
 
+  // How tensors on devices travel from here on, also in groups split off later: by NCCL, if every rank of the group has it and
+  // a device of its own, else, as without this call, through host memory. The thread has selected its rank's device and no
+  // call is under way. Collective. Returns what was chosen, for the first lines of a run: "NCCL 2.28.9 (/usr/lib/libnccl.so.2)",
+  // "host memory (ranks 0 and 1 share the device n3 00000000:01:00.0)".
+  virtual std::string connect_devices() = 0;
+
   // What the watchdog needs of the job this communicator is part of; null for a job of one rank. See watchdog.h.
   virtual std::shared_ptr<JobLink> job_link() const { return nullptr; }
 

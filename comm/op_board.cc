@@ -58,6 +58,7 @@ int OpBoard::add_group(GroupInfo info) {
 void OpBoard::remove_group(int slot) {
   std::lock_guard lock(mutex_);
   groups_[slot].live = false;
+  groups_[slot].on_device.clear();
   std::erase_if(messages_, [slot](const Message& m) { return m.slot == slot; });
 }
 
@@ -85,6 +86,20 @@ void OpBoard::end(int slot, const OpCall& call, uint64_t ticket) {
   }
 }
 
+void OpBoard::leave_to_device(int slot, uint64_t ticket, std::shared_ptr<DeviceCall> call) {
+  std::lock_guard lock(mutex_);
+  Group& group = groups_[slot];
+  forget_ended(group.on_device);
+  std::lock_guard inner(group.lock);
+  TRIREME_ASSERT(group.collective.ticket == ticket);
+  group.on_device.push_back({group.collective, std::move(call)});
+  group.collective.ticket = 0;
+}
+
+void OpBoard::forget_ended(std::deque<OnDevice>& calls) {
+  while (!calls.empty() && calls.front().call->ended()) calls.pop_front();
+}
+
 void OpBoard::set_activity(std::string activity) {
   std::lock_guard lock(mutex_);
   activity_ = std::move(activity);
@@ -95,18 +110,28 @@ void OpBoard::set_step(int64_t step) {
   step_ = step;
 }
 
-std::vector<OpBoard::InFlight> OpBoard::in_flight() const {
+std::vector<OpBoard::InFlight> OpBoard::in_flight() {
   std::lock_guard lock(mutex_);
   return in_flight_locked();
 }
 
-std::vector<OpBoard::InFlight> OpBoard::in_flight_locked() const {
+std::vector<OpBoard::InFlight> OpBoard::in_flight_locked() {
   std::vector<InFlight> calls;
   const auto add = [&](const Entry& e, const GroupInfo& info) {
-    calls.push_back({e.ticket, e.call, e.since, info, e.sequence});
+    calls.push_back({e.ticket, e.call, e.since, info, e.sequence, {}});
   };
-  for (const Group& g : groups_) {
+  for (Group& g : groups_) {
     if (!g.live) continue;
+    forget_ended(g.on_device);
+    if (!g.on_device.empty()) {
+      OnDevice& first = g.on_device.front();
+      if (!first.begun && (first.begun = first.call->begun())) first.entry.since = Clock::now();
+      std::string failure = first.call->failure();
+      if (first.begun || !failure.empty()) {
+        add(first.entry, g.info);
+        calls.back().failure = std::move(failure);
+      }
+    }
     Entry entry;
     {
       std::lock_guard inner(g.lock);
@@ -139,7 +164,7 @@ int64_t OpBoard::step() const {
   return step_;
 }
 
-RankReport OpBoard::report(uint64_t group_id) const {
+RankReport OpBoard::report(uint64_t group_id) {
   RankReport report;
   report.num_entered = num_entered(group_id);
   std::lock_guard lock(mutex_);

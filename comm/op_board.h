@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <mutex>
 #include <ostream>
 #include <string>
@@ -75,6 +76,7 @@ class OpBoard {
     Clock::time_point since;
     GroupInfo group;
     int64_t sequence = 0;  // of collectives: the how-manieth of its communicator, from 1
+    std::string failure;   // of a device's call: why it will not end, or ""
   };
 
   // Communicators: registration, and the start and end of each call.
@@ -82,16 +84,19 @@ class OpBoard {
   void remove_group(int slot);
   uint64_t begin(int slot, const OpCall& call, Clock::time_point since);  // a ticket
   void end(int slot, const OpCall& call, uint64_t ticket);
+  // Instead of end(): a device carries the collective out. It is under way from when its turn on the stream is first seen to
+  // have come, so that what waits for long kernels is not taken for stuck. Those of a communicator end in order.
+  void leave_to_device(int slot, uint64_t ticket, std::shared_ptr<DeviceCall> call);
 
   // The rank says what it is doing.
   void set_activity(std::string activity);
   void set_step(int64_t step);
 
-  // Calls under way, oldest first.
-  std::vector<InFlight> in_flight() const;
+  // Calls under way, oldest first; of those that a device carries out the oldest of each communicator.
+  std::vector<InFlight> in_flight();
   int64_t num_entered(uint64_t group_id) const;
   int64_t step() const;
-  RankReport report(uint64_t group_id) const;
+  RankReport report(uint64_t group_id);
 
  private:
   // A few instructions long, taken by the rank at each call and by the watchdog now and then.
@@ -112,9 +117,15 @@ class OpBoard {
     Clock::time_point since;
     int64_t sequence = 0;
   };
+  struct OnDevice {
+    Entry entry;
+    std::shared_ptr<DeviceCall> call;
+    bool begun = false;  // was seen to have
+  };
   struct Group {
     GroupInfo info;
     bool live = false;
+    std::deque<OnDevice> on_device;
     // A communicator is in one collective at a time.
     mutable SpinLock lock;
     Entry collective;  // under way if its ticket is not 0
@@ -125,7 +136,8 @@ class OpBoard {
     Entry entry;
   };
 
-  std::vector<InFlight> in_flight_locked() const;
+  std::vector<InFlight> in_flight_locked();
+  static void forget_ended(std::deque<OnDevice>& calls);
   const Group* find(uint64_t group_id) const;
 
   mutable std::mutex mutex_;  // of what follows, but for groups' collectives

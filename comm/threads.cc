@@ -229,7 +229,7 @@ class ThreadBackend final : public Backend {
   void throw_if_late(const OpCall& call, OpBoard::Clock::time_point since) {
     const double waited_s = std::chrono::duration<double>(OpBoard::Clock::now() - since).count();
     if (job_->timeout_s <= 0 || waited_s <= job_->timeout_s) return;
-    const OpBoard::InFlight late{0, call, since, info_, link_->board().num_entered(info_.id)};
+    const OpBoard::InFlight late{0, call, since, info_, link_->board().num_entered(info_.id), {}};
     const std::string message = explain_timeout(*link_, late, waited_s, 0).message;
     job_->fail(world_rank(), message);
     throw CommError(message);

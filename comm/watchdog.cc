@@ -19,6 +19,11 @@ std::string list_of(const std::vector<int>& ranks) {
 }
 std::string ranks_of(const std::vector<int>& ranks) { return text(ranks.size() > 1 ? "ranks " : "rank ", list_of(ranks)); }
 
+std::string label_of(const JobLink& job, const GroupInfo& group) {
+  return text("comm[", group.name, " ", group.rank, "/", group.world_ranks.size(), ", host ",
+              job.host(group.world_ranks[group.rank]), "]");
+}
+
 }  // namespace
 
 TimeoutReport explain_timeout(JobLink& job, const OpBoard::InFlight& call, double waited_s, double patience_s) {
@@ -38,7 +43,7 @@ TimeoutReport explain_timeout(JobLink& job, const OpBoard::InFlight& call, doubl
 
   TimeoutReport result;
   std::vector<int> silent;
-  std::vector<std::string> findings;
+  std::vector<std::string> findings, elsewhere;
   size_t num_waiting = 0;
   for (size_t i = 0; i < others.size(); ++i) {
     const std::string place = text("world rank ", world_ranks[i], ", host ", job.host(world_ranks[i]));
@@ -51,6 +56,8 @@ TimeoutReport explain_timeout(JobLink& job, const OpBoard::InFlight& call, doubl
     if (collective && report.num_entered >= call.sequence) {
       ++num_waiting;
       if (others[i] < group.rank) result.lower_rank_waits = true;
+      if (!report.waiting_in.empty() && report.waiting_in != text(call.call, " of ", group.name))
+        elsewhere.push_back(text("rank ", others[i], " is in ", report.waiting_in, " (", place, ")"));
       continue;
     }
     std::string last = report.activity.empty() ? std::string("unknown") : report.activity;
@@ -59,12 +66,12 @@ TimeoutReport explain_timeout(JobLink& job, const OpBoard::InFlight& call, doubl
                        : call.call.kind == OpKind::kRecv ? " has not sent it" : " has not received it";
     findings.push_back(text("rank ", others[i], what, " (last: ", last, "; ", place, "), see its log"));
   }
+  if (findings.empty() && call.call.on_device) findings = std::move(elsewhere);  // NCCL does not compare calls
   if (findings.empty())
     findings.push_back(text("all ranks entered it, but it does not end; ", ranks_of(others),
                             " answered: a connection or a library is at fault"));
 
-  std::string line = text("comm[", group.name, " ", group.rank, "/", size, ", host ",
-                          job.host(group.world_ranks[group.rank]), "]: ", call.call);
+  std::string line = text(label_of(job, group), ": ", call.call);
   const int64_t step = job.board().step();
   if (step >= 0) line += text(" at step ", step);
   line += text(" timed out after ", std::llround(waited_s * 1000), " ms; ");
@@ -124,6 +131,14 @@ void Watchdog::watch_until_stopped() {
     if (seconds(now - last_tick) > 1 + tick.count()) counted_from = now;  // the process was suspended
     last_tick = now;
     const auto calls = job_->board().in_flight();
+    for (const OpBoard::InFlight& call : calls) {
+      if (call.failure.empty()) continue;
+      const int64_t step = job_->board().step();
+      const std::string message = text(label_of(*job_, call.group), ": ", call.call,
+                                       step >= 0 ? text(" at step ", step) : std::string(), " failed: ", call.failure);
+      std::cerr << message + "\n" << std::flush;
+      return job_->end_job(kWatchdogExitCode, message);
+    }
     const auto late = std::find_if(calls.begin(), calls.end(), [&](const OpBoard::InFlight& c) {
       return seconds(now - std::max(c.since, counted_from)) > options_.timeout_s;
     });

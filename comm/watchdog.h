@@ -8,6 +8,9 @@
 // and ends the job with exit code 42. A rank that does not answer at all is named as stopped, dead or unreachable.
 // Should ending the job hang as well, the process exits by itself. Ranks that are threads get CommError instead.
 //
+// A collective that a device carries out counts from when its turn on the device has come; one whose communicator has failed
+// there ends the job in the same way, with the library's words.
+//
 // Time during which the process itself did not run (a suspended job) does not count.
 #pragma once
 

@@ -62,6 +62,7 @@ ChosenDevice choose_device(DeviceChoice choice, const char* option, Communicator
   if (devices < uuids.size())
     chosen.warning = text(uuids.size(), " ranks share ", devices, devices == 1 ? " CUDA device" : " CUDA devices",
                           ", which compute for one after another; start one rank a device");
+  if (world.size() > 1) chosen.description += text("; ranks exchange tensors by ", world.connect_devices());
   return chosen;
 }
 

@@ -28,6 +28,8 @@ Allocator& default_pinned_allocator() { refuse(); }
 int device_count() { return 0; }
 std::string unavailable_reason() { return "this program was built without CUDA"; }
 DeviceProperties device_properties(int) { refuse(); }
+Versions versions() { refuse(); }
+PeerLink peer_link(int, int) { refuse(); }
 DeviceMemory device_memory() { refuse(); }
 void select_device(int) { refuse(); }
 int selected_device() { refuse(); }

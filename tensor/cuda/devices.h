@@ -37,6 +37,18 @@ struct DeviceProperties {
 };
 // Throws CudaError for an index that is not in [0, device_count()).
 DeviceProperties device_properties(int device);
+// CUDA versions, 13000 for 13.0: the latest that the driver serves, and that of the runtime in this program.
+struct Versions {
+  int driver = 0, runtime = 0;
+};
+Versions versions();
+// How one device reaches another's memory. performance_rank: 0 is the best there is on this machine.
+struct PeerLink {
+  bool access = false;
+  int performance_rank = 0;
+  bool native_atomics = false;
+};
+PeerLink peer_link(int from, int to);
 // {free, total} bytes of the selected device.
 struct DeviceMemory {
   size_t free_bytes = 0, total_bytes = 0;

@@ -150,6 +150,25 @@ DeviceProperties device_properties(int device) {
           p.sharedMemPerBlockOptin};
 }
 
+Versions versions() {
+  Versions v;
+  check(cudaDriverGetVersion(&v.driver), "the driver's version");
+  check(cudaRuntimeGetVersion(&v.runtime), "the runtime's version");
+  return v;
+}
+
+PeerLink peer_link(int from, int to) {
+  int access = 0, atomics = 0;
+  PeerLink link;
+  check(cudaDeviceCanAccessPeer(&access, from, to), "peer_link");
+  link.access = access != 0;
+  if (!link.access) return link;
+  check(cudaDeviceGetP2PAttribute(&link.performance_rank, cudaDevP2PAttrPerformanceRank, from, to), "peer_link");
+  check(cudaDeviceGetP2PAttribute(&atomics, cudaDevP2PAttrNativeAtomicSupported, from, to), "peer_link");
+  link.native_atomics = atomics != 0;
+  return link;
+}
+
 DeviceMemory device_memory() {
   DeviceMemory memory;
   check(cudaMemGetInfo(&memory.free_bytes, &memory.total_bytes), "device_memory");

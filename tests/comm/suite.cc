@@ -9,6 +9,7 @@
 #include "comm/host_layout.h"
 #include "comm/job_link.h"
 #include "comm_values.h"
+#include "tensor/cuda/devices.h"
 
 namespace trireme::testing {
 namespace {
@@ -234,7 +235,10 @@ void two_communicators_from_two_threads(Communicator& world) {
       expect_same_bits(t, reduced(DType::kI64, n, seed + i, hosts_of(world), ReduceOp::kSum), text("round ", i));
     }
   };
-  std::thread other([&] { rounds(*left, 2003, 1000); });
+  std::thread other([&, device = test_device()] {
+    if (device.kind == DeviceKind::kCuda) cuda::select_device(device.index);
+    rounds(*left, 2003, 1000);
+  });
   rounds(*right, 61, 2000);
   other.join();
 }
