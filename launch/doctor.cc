@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "launch/arguments.h"
 #include "launch/command.h"
+#include "launch/doctor_cuda.h"
 #include "launch/doctor_tune.h"
 #include "launch/host_facts.h"
 #include "parallel/tensor_collectives.h"
@@ -25,7 +26,7 @@ constexpr char kHelp[] =
     "usage: trireme doctor [--json] [--threads N]\n"
     "       trireme doctor --tune=FILE [--config CONFIG [key.path=value ...]] [--threads N]\n\n"
     "Prints processor, memory, MPI and binding of this host; measures products, memory and, under mpirun, collectives over\n"
-    "its ranks; and says what is wrong, why it matters and what to do. About half a minute.\n\n"
+    "its ranks; the same of CUDA devices, where there are any; and says what is wrong, why it matters and what to do. About half a minute.\n\n"
     "  --json           as JSON, which train --dry-run --rates reads\n"
     "  --tune=FILE      measure which library is fastest for each product of a run (CONFIG's; default: GPT-2 124M with 1024\n"
     "                   tokens a micro-batch) and, under mpirun, which way is fastest for each collective, in the groups of\n"
@@ -104,7 +105,7 @@ std::string gib(int64_t bytes) {
 }
 
 void print_text(const HostFacts& host, const JobFacts& job, const MachineRates& rates,
-                const std::vector<ProductLine>& products, const std::vector<Finding>& findings) {
+                const std::vector<ProductLine>& products, const CudaFacts& cuda, const std::vector<Finding>& findings) {
   std::printf("host       %s: %s, %d cores%s\n", host.name.c_str(), host.cpu.c_str(), host.cores,
               host.quota_cores > 0 ? text(" (", host.quota_cores, " by quota)").c_str() : "");
   std::printf("kernels    %s; bf16 products: %s; OpenBLAS %s\n", host.isa.c_str(), host.bf16.c_str(),
@@ -144,13 +145,15 @@ void print_text(const HostFacts& host, const JobFacts& job, const MachineRates& 
                   1e3 * collective_seconds(kind, call, (*group)->ranks, 8 << 20));
     }
   }
+  print_text(cuda);
   std::printf("\n%s\n", findings.empty() ? "nothing wrong was found" : "found:");
   for (const Finding& f : findings)
     std::printf("- %s\n    why it matters: %s\n    what to do: %s\n", f.what.c_str(), f.why.c_str(), f.action.c_str());
 }
 
 json::object to_json_object(const HostFacts& host, const JobFacts& job, const MachineRates& rates,
-                            const std::vector<ProductLine>& products, const std::vector<Finding>& findings) {
+                            const std::vector<ProductLine>& products, const CudaFacts& cuda,
+                            const std::vector<Finding>& findings) {
   json::object o;
   o["host"] = {{"name", host.name}, {"cpu", host.cpu}, {"isa", host.isa}, {"bf16", host.bf16}, {"cores", host.cores},
                {"quota_cores", host.quota_cores}, {"memory_bytes", host.memory_bytes},
@@ -162,6 +165,7 @@ json::object to_json_object(const HostFacts& host, const JobFacts& job, const Ma
   for (const ProductLine& p : products)
     lines.push_back({{"shape", text(p.shape)}, {"flops_per_s", p.flops_per_s}, {"backend", std::string(name_of(p.backend))}});
   o["products"] = std::move(lines);
+  o["cuda"] = to_json_object(cuda);
   json::array list;
   for (const Finding& f : findings) list.push_back({{"what", f.what}, {"why", f.why}, {"action", f.action}});
   o["findings"] = std::move(list);
@@ -199,14 +203,16 @@ int run_doctor(const Words& words) {
     world.barrier();
     const std::vector<ProductLine> products = measure_products(product_rates);
     world.barrier();
+    const CudaFacts cuda = measure_cuda(world);
     if (world.rank() != 0) return 0;
     const HostFacts host = read_host_facts();
-    const std::vector<Finding> findings = find_problems(host, facts, rates, product_rates);
+    std::vector<Finding> findings = find_problems(host, facts, rates, product_rates);
+    for (Finding& f : find_problems(cuda)) findings.push_back(std::move(f));
     if (args.has("json"))
-      std::fputs(to_json(json::value(to_json_object(host, facts, rates, products, findings)), JsonLayout::kIndented).c_str(),
+      std::fputs(to_json(json::value(to_json_object(host, facts, rates, products, cuda, findings)), JsonLayout::kIndented).c_str(),
                  stdout);
     else
-      print_text(host, facts, rates, products, findings);
+      print_text(host, facts, rates, products, cuda, findings);
     return 0;
   });
 }

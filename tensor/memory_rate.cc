@@ -6,8 +6,10 @@
 #include <chrono>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 
 #include "base/error.h"
+#include "tensor/cuda/allocator.h"
 #include "tensor/cuda/devices.h"
 #include "tensor/tensor.h"
 
@@ -71,6 +73,26 @@ MemoryRate measure_memory_rate(Device device, int threads, size_t num_bytes) {
   }
   const double rate = 2 * static_cast<double>(num_bytes) / best;
   return {.read_bytes_per_s = rate, .copy_bytes_per_s = rate};
+}
+
+HostLinkRate measure_host_link_rate(Device device, size_t num_bytes) {
+  const std::unique_ptr<void, void (*)(void*)> pinned(cuda::default_pinned_allocator().allocate(num_bytes),
+                                                      [](void* p) { cuda::default_pinned_allocator().free(p); });
+  const Tensor there = zeros({static_cast<int64_t>(num_bytes)}, DType::kU8, device);
+  std::memset(pinned.get(), 0, num_bytes);
+  const auto rate = [&](const auto& copy) {
+    double best = 1e30;
+    for (int round = 0; round <= kRounds; ++round) {
+      cuda::synchronize();
+      const double start = now();
+      copy();
+      cuda::synchronize();
+      if (round > 0) best = std::min(best, now() - start);
+    }
+    return static_cast<double>(num_bytes) / best;
+  };
+  return {rate([&] { cuda::copy_bytes(there.raw(), device, pinned.get(), Device::cpu(), num_bytes); }),
+          rate([&] { cuda::copy_bytes(pinned.get(), Device::cpu(), there.raw(), device, num_bytes); })};
 }
 
 }  // namespace trireme

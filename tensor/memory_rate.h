@@ -18,4 +18,10 @@ MemoryRate measure_memory_rate(int threads, size_t num_bytes = size_t{128} << 20
 // Of a device's own memory: of a CUDA device, the copy's rate is given for reads too.
 MemoryRate measure_memory_rate(Device device, int threads, size_t num_bytes = size_t{128} << 20);
 
+// Between pinned host memory and a CUDA device, each way by itself, bytes/s.
+struct HostLinkRate {
+  double to_device = 0, from_device = 0;
+};
+HostLinkRate measure_host_link_rate(Device device, size_t num_bytes = size_t{64} << 20);
+
 }  // namespace trireme
