@@ -28,6 +28,15 @@ class NcclDevices : public ::testing::Test {
   }
 };
 
+// Where it is not, this skips and says why; devices are not needed.
+TEST(NcclLibrary, IsLoadedWhereItIsFound) {
+  const nccl::Library& library = nccl::library();
+  if (!library.problem.empty()) GTEST_SKIP() << library.problem;
+  EXPECT_GE(library.version, 21300);
+  EXPECT_FALSE(library.path.empty());
+  EXPECT_EQ(nccl::version_text(library.version).substr(0, 2), "2.") << library.path;
+}
+
 // Of integers, whose sums have the same bits in every order.
 TEST_F(NcclDevices, EveryCollectiveGivesWhatTheOthersPutIn) {
   run_ranks(std::min(4, cuda::device_count()), [](Communicator& world) {
