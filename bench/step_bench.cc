@@ -1,7 +1,8 @@
 // One training step of the GPT-2 124M shape in f32 with AdamW, by parts, at any layout:
 //   step_bench [batch=4] [length=64] [steps=7] [zero=0] [recompute=none|selective|full] [clip=1]
-//              [precision=f32|bf16x3|bf16|f16]                                                    one process
+//              [precision=f32|bf16x3|bf16|f16] [dtype=f32|bf16|f16] [device=cpu|cuda]             one process
 //   mpirun -np 2 step_bench batch=2 ...                                                          data parallel, batch a rank
+// On CUDA devices, one a rank, memory is that of the device's tensors.
 // Prints the median step, tokens/s of all ranks, what of the step was forward and backward, reductions, update, and the
 // memory: counted before the run, tensors at their peak, resident at its peak. clip=0 does not clip gradients.
 // paced=FOLDER takes one step for each line that rank R reads from FOLDER/R, and rank 0 answers with its milliseconds (see
@@ -18,8 +19,10 @@
 #include "comm/mpi.h"
 #include "model/cost.h"
 #include "tensor/allocator.h"
+#include "tensor/cuda/allocator.h"
 #include "tensor/gemm_table.h"
 #include "tensor/threads.h"
+#include "trainer/device.h"
 #include "trainer/train_step.h"
 
 namespace trireme {
@@ -42,12 +45,19 @@ int run(Communicator& world, const BenchArguments& args) {
   shape.dp = world.size() / shape.tp / shape.pp;
   const Mesh mesh(world, shape);
   const ModelConfig config = gpt2_124m();
-  ShardedModel model(config, mesh, {});
+  const std::string on = args.word("device", "cpu"), type = args.word("dtype", "f32");
+  check<ConfigError>(on == "cpu" || on == "cuda", "device=", on, " is not cpu or cuda");
+  const Device device =
+      choose_device(on == "cuda" ? DeviceChoice::kCuda : DeviceChoice::kCpu, "device", world).device;
+  const DType dtype = type == "bf16" ? DType::kBF16 : type == "f16" ? DType::kF16 : DType::kF32;
+  check<ConfigError>(text(dtype) == type, "dtype=", type, " is not f32, bf16 or f16");
+  ShardedModel model(config, mesh, {}, device);
   ParameterBuckets buckets(model.parameters(), mesh,
-                           {static_cast<int>(number("zero", 0)), number("bucket_mb", 32) << 20, DType::kF32, Device::cpu()});
+                           {static_cast<int>(number("zero", 0)), number("bucket_mb", 32) << 20, dtype, device});
   model.initialize(1);
   Optimizer optimizer(buckets, {.weight_decay = 0.1});
   TrainStepOptions options;
+  options.scale_loss = dtype == DType::kF16;
   options.clip_grad_norm = static_cast<double>(number("clip", 1));
   const std::string recompute = args.word("recompute", "none");
   options.recompute = recompute == "full" ? Recompute::kFull
@@ -104,9 +114,15 @@ int run(Communicator& world, const BenchArguments& args) {
   plan.live = static_cast<double>(std::min<int64_t>(micro_batches, shape.pp));
   plan.tensor_ranks = shape.tp;
   plan.recompute = static_cast<int>(options.recompute);
-  // Weights and gradients, and two moments a parameter.
+  plan.bytes = static_cast<int>(size_of(dtype));
+  // Weights and gradients, and two moments and perhaps a master a parameter.
+  const double weight = plan.bytes, state = dtype == DType::kF32 ? 8 : 12;
   const double held = static_cast<double>(count_parameters(config).total()) / (shape.tp * shape.pp) *
-                      (number("zero", 0) == 2 ? 4 + 12.0 / shape.dp : number("zero", 0) == 1 ? 8 + 8.0 / shape.dp : 16);
+                      (number("zero", 0) == 2   ? weight + (4 + state) / shape.dp
+                       : number("zero", 0) == 1 ? weight + 4 + state / shape.dp
+                                                : weight + 4 + state);
+  const AllocatorStats tensors = (device.kind == DeviceKind::kCpu ? default_cpu_allocator()
+                                                                  : cuda::default_device_allocator(device.index)).stats();
   if (world.rank() == 0) {
     const double step = median(total);
     const double tokens = static_cast<double>(batch * length * micro_batches * shape.dp);
@@ -116,7 +132,7 @@ int run(Communicator& world, const BenchArguments& args) {
                 to_string(shape).c_str(), static_cast<long>(batch), static_cast<long>(length), num_threads(), step * 1e3,
                 median(work) * 1e3, median(reduce) * 1e3, median(update) * 1e3, tokens / step,
                 (held + activation_bytes(config, plan)) / (1 << 20), activation_bytes(config, plan) / (1 << 20),
-                static_cast<double>(default_cpu_allocator().stats().peak_bytes) / (1 << 20), peak_resident_mib());
+                static_cast<double>(tensors.peak_bytes) / (1 << 20), peak_resident_mib());
   }
   return 0;
 }
@@ -127,7 +143,7 @@ int run(Communicator& world, const BenchArguments& args) {
 int main(int argc, char** argv) {
   try {
     const trireme::BenchArguments args(argc, argv, {"batch", "length", "steps", "threads", "tensor", "pipeline", "zero",
-                                                    "bucket_mb", "recompute", "micro_batches", "clip", "paced", "precision"});
+                                                    "bucket_mb", "recompute", "micro_batches", "clip", "paced", "precision", "dtype", "device"});
     if (!trireme::started_by_mpi_launcher()) {
       auto world = trireme::make_self_communicator("world");
       return trireme::run(*world, args);

@@ -6,7 +6,6 @@
 #include "parallel/tensor_collectives.h"
 #include "tensor/cuda/allocator.h"
 #include "tensor/on_device.h"
-#include "tensor/ops/cross_entropy.h"
 #include "tensor/ops/embedding.h"
 #include "tensor/ops/linear.h"
 
@@ -55,7 +54,7 @@ TokenLoss vocabulary_loss(const Tensor& x, const Tensor& weight, const Tensor& l
   check_one_device("vocabulary_loss", "labels", labels, "x", x);
   if (on_host(labels)) check_labels(labels, split.size);
 
-  VocabularyTotals totals(x.device());
+  result.totals = VocabularyTotals(x.device());
   for (int64_t begin = 0; begin < tokens; begin += kLossChunk) {
     const int64_t end = std::min(tokens, begin + kLossChunk), rows = end - begin;
     const Tensor x_chunk = hidden.rows(begin, end), label_chunk = labels.detach().rows(begin, end);
@@ -67,17 +66,14 @@ TokenLoss vocabulary_loss(const Tensor& x, const Tensor& weight, const Tensor& l
     Tensor sum_exp = sums.rows(0, rows), target = sums.rows(rows, 2 * rows);
     row_sum_exp_and_target(logits, maximum, label_chunk, split.first, split.valid, sum_exp, target);
     if (tp.size() > 1) tp.all_reduce(sums);
-    totals.add(maximum, sum_exp, target, label_chunk);
+    result.totals.add(maximum, sum_exp, target, label_chunk);
     if (!tape) continue;
     softmax_minus_onehot(logits, maximum, sum_exp, label_chunk, split.first, split.valid,
                          static_cast<float>(loss_scale));
     copy(linear_backward_input(logits, w), dx.rows(begin, end));
     if (GradSlot* slot = weight.slot()) linear_backward_weight(logits, x_chunk, *slot);
   }
-  const VocabularyTotals::Sums sums = totals.get();
-  result.sum = sums.loss;
-  result.tokens = sums.tokens;
-  result.loss = tensor_of<float>({static_cast<float>(result.sum * loss_scale)}, {1});
+  result.loss = zeros({1}, DType::kF32);
   if (tape)
     tape->record("vocabulary_loss", {x}, {&result.loss}, [dx](Grads& grads) {
       TRIREME_ASSERT(grads.out().data<float>()[0] == 1.0f);

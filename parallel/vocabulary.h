@@ -4,6 +4,7 @@
 #pragma once
 
 #include "parallel/linear.h"
+#include "tensor/ops/cross_entropy.h"
 
 namespace trireme {
 
@@ -45,9 +46,9 @@ constexpr int64_t kLossChunk = 512;
 // logits exist only for kLossChunk tokens at a time and never for the whole batch (Wijmans et al. 2024, arXiv:2411.09009,
 // keep none at all; chunks give the same memory order at GEMM speed).
 struct TokenLoss {
-  Tensor loss;        // f32 [1] on the tape and on the CPU: scale * sum; its gradient must be 1
-  double sum = 0;     // of the negative log likelihoods, over this micro-batch's labelled tokens
-  int64_t tokens = 0;  // labelled ones
+  Tensor loss;  // f32 [1] on the tape and on the CPU: stands for scale * the sum, and holds 0; its gradient must be 1
+  // Sum of the negative log likelihoods and number of this micro-batch's labelled tokens; asking waits for a device.
+  VocabularyTotals totals{Device::cpu()};
 };
 // x [T,dim] (whole rows, replicated; gradient partial over tensor ranks: give it through copy_to_tensor_ranks or
 // gather_rows), weight [per_rank,dim] with a slot if trained, labels i32 [T], -100 = no loss; those on a CUDA device have

@@ -39,7 +39,7 @@ class ModelWork final : public StageWork {
                            pass_.loss_scale,      nullptr,          nullptr};
     TokenLoss loss;
     Tensor y = model_.chunks()[chunk]->forward(x, pass, tape, hooks_, &loss);
-    loss_sum_ += loss.sum;
+    losses_.push_back(std::move(loss.totals));
     return y;
   }
   void backward_begins(int, int, bool last) override { last_ = last; }
@@ -52,7 +52,12 @@ class ModelWork final : public StageWork {
 
   OpObserver* observer() override { return observer_; }
 
-  double loss_sum() const { return loss_sum_; }
+  // Of the forwards so far, in their order.
+  double loss_sum() const {
+    double sum = 0;
+    for (const VocabularyTotals& totals : losses_) sum += totals.get().loss;
+    return sum;
+  }
 
  private:
   ShardedModel& model_;
@@ -63,7 +68,7 @@ class ModelWork final : public StageWork {
   OpObserver* observer_;
   GroupHooks hooks_;
   bool last_ = false;
-  double loss_sum_ = 0;
+  std::vector<VocabularyTotals> losses_;
 };
 
 // The micro-batches where the model is.
