@@ -62,6 +62,9 @@ class HostGroup {
   static void wake(void* segment, int size);
 
  private:
+  static constexpr int kBuffers = 3;                          // of each rank's window; see in_slices
+  static constexpr size_t kBufferBytes = size_t{256} << 10;  // one slice: of 64 KB to 2 MB the fastest, by a little
+
   struct [[gnu::packed]] Head {
     uint32_t call_id = 0;   // of what the rank calls
     uint64_t input_at = 0;  // in its HostMemory, or kPosted, or kOutOfReach
