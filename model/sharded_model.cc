@@ -3,18 +3,20 @@
 #include "parallel/layer_partition.h"
 #include "parallel/schedule.h"
 #include "parallel/tensor_collectives.h"
+#include "tensor/ops/fp8_linear.h"
 
 namespace trireme {
 
 ShardedModel::ShardedModel(const ModelConfig& config, const Mesh& mesh, const ModelLayout& layout,
                            Device device)
     : config_(config), mesh_(mesh), layout_(layout), device_(device) {
+  if (layout.fp8) require_fp8_products(device);
   const ScheduleShape shape{mesh.shape().pp, 1, layout.chunks};
   const int pieces = num_virtual_stages(shape);
   const int layers = static_cast<int>(config.num_hidden_layers);
   const auto ranges = layout.layers_per_stage.empty() ? partition_layers(layers, pieces)
                                                       : partition_layers(layers, pieces, layout.layers_per_stage);
-  const LayerContext context{parameters_, mesh.tp(), layout.sequence_parallel, device};
+  const LayerContext context{parameters_, mesh.tp(), layout.sequence_parallel, device, layout.fp8};
   int group = 0;
   for (int chunk = 0; chunk < layout.chunks; ++chunk) {
     const int v = virtual_stage(shape, mesh.pp().rank(), chunk);

@@ -13,6 +13,7 @@ struct ModelLayout {
   int chunks = 1;                     // virtual stages a rank (interleaved pipelines)
   std::vector<int> layers_per_stage;  // layers of each virtual stage in order; empty: balanced
   bool sequence_parallel = false;
+  bool fp8 = false;  // LayerContext::fp8
 };
 
 class ShardedModel {

@@ -8,7 +8,7 @@ namespace trireme {
 
 Tensor gelu_mlp(const Linear& in, const Linear& out, const Tensor& x, Gelu kind) {
   TRIREME_ASSERT(in.split_ == Split::kColumns && in.bias_ && out.split_ == Split::kRows);
-  if (on_host(x) || kind != Gelu::kTanh) return out.without_bias(bias_gelu(in.without_bias(x), in.bias(), kind));
+  if (on_host(x) || kind != Gelu::kTanh || in.fp8()) return out.without_bias(bias_gelu(in.without_bias(x), in.bias(), kind));
   Communicator& tp = in.tp_;
   const Tensor &w1 = in.weight(), &b1 = in.bias(), &w2 = out.weight();
   const bool gather = in.split_rows_, reduce = !gather && tp.size() > 1;

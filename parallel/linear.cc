@@ -1,11 +1,24 @@
 #include "parallel/linear.h"
 
 #include "parallel/tensor_collectives.h"
+#include "tensor/ops/fp8_linear.h"
 #include "tensor/ops/linear.h"
 
 namespace trireme {
+namespace {
+
+struct Products {
+  Tensor (*forward)(const Tensor& x, const Tensor& weight, const Tensor& bias);
+  Tensor (*backward_input)(const Tensor& dy, const Tensor& weight);
+  void (*backward_weight)(const Tensor& dy, const Tensor& x, GradSlot& weight_grad);
+};
+constexpr Products kProducts{linear_forward, linear_backward_input, linear_backward_weight},
+    kFp8Products{fp8_linear_forward, fp8_linear_backward_input, fp8_linear_backward_weight};
+
+}  // namespace
+
 Linear::Linear(const LayerContext& context, const LinearSpec& spec)
-    : tp_(context.tp), split_(spec.split), split_rows_(context.split_rows()) {
+    : tp_(context.tp), split_(spec.split), split_rows_(context.split_rows()), fp8_(context.fp8) {
   const int n = tp_.size(), rank = tp_.rank();
   const bool columns = split_ == Split::kColumns, rows = split_ == Split::kRows;
   Parameter weight, bias;
@@ -32,6 +45,9 @@ Linear::Linear(const LayerContext& context, const LinearSpec& spec)
     local_row += out;
     total += part.out;
   }
+  check<ConfigError>(!fp8_ || (local_row % kFp8Multiple == 0 && in_length % kFp8Multiple == 0), "train.fp8: ",
+                     spec.parts[0].name, " has ", in_length, " inputs and ", local_row, " outputs on a rank; 8-bit products "
+                     "want multiples of ", kFp8Multiple);
   weight.shape = {local_row, in_length};
   bias.shape = {local_row};
   weight_ = context.parameters.add(std::move(weight));
@@ -51,16 +67,17 @@ const Tensor& Linear::bias() const {
 Tensor Linear::product(const Tensor& x, bool with_bias) const {
   const Tensor& w = weight_->value;
   const Tensor b = with_bias ? bias() : Tensor();
+  const Products& products = fp8_ ? kFp8Products : kProducts;
   const bool gather = split_ == Split::kColumns && split_rows_, reduce = split_ == Split::kColumns && tp_.size() > 1;
   Tape* tape = x.tape();
   const Tensor input = x.detach();
   Tensor y;
   if (gather)
-    y = linear_forward(gather_rows(input, tp_), w, b);
+    y = products.forward(gather_rows(input, tp_), w, b);
   else
-    y = linear_forward(input, w, b);
+    y = products.forward(input, w, b);
   if (!tape) return y;
-  tape->record("linear", {x, w, b}, {&y}, [this, input, w, gather, reduce](Grads& grads) {
+  tape->record("linear", {x, w, b}, {&y}, [this, &products, input, w, gather, reduce](Grads& grads) {
     const Tensor dy = grads.out();
     // Collectives run beside the products: the gather of x beside the input gradient, the sum of dx beside the weight's.
     Tensor full = input;
@@ -72,7 +89,7 @@ Tensor Linear::product(const Tensor& x, bool with_bias) const {
     Tensor dx, partial;
     Work reducing;
     if (grads.wants(0)) {
-      partial = dx = linear_backward_input(dy, w);
+      partial = dx = products.backward_input(dy, w);
       gathering.wait();
       if (gather) {
         dx = empty_like(input);
@@ -83,8 +100,8 @@ Tensor Linear::product(const Tensor& x, bool with_bias) const {
     } else {
       gathering.wait();
     }
-    grads.weight_step([dy, full, weight = grads.slot(1), bias = grads.slot(2)] {
-      if (weight) linear_backward_weight(dy, full, *weight);
+    grads.weight_step([&products, dy, full, weight = grads.slot(1), bias = grads.slot(2)] {
+      if (weight) products.backward_weight(dy, full, *weight);
       if (bias) linear_backward_bias(dy, *bias);
     });
     reducing.wait();

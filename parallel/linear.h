@@ -18,6 +18,7 @@ struct LayerContext {
   Communicator& tp;
   bool sequence_parallel = false;  // activations between blocks are split by rows over tp
   Device device = {};              // where the weights will lie: for what layers hold beside them
+  bool fp8 = false;                // the products of linear layers in 8-bit floats (tensor/ops/fp8_linear.h)
   bool split_rows() const { return sequence_parallel && tp.size() > 1; }
 };
 
@@ -44,7 +45,7 @@ enum class Gelu : uint8_t;
 
 class Linear {
  public:
-  // Throws ConfigError if the split dimension does not divide by the ranks.
+  // Throws ConfigError if the split dimension does not divide by the ranks; with fp8, if what a rank has is no multiple of 16.
   Linear(const LayerContext& context, const LinearSpec& spec);
 
   // A row-split layer's bias comes after its sum over ranks, where an op fuses it: such a layer is called by
@@ -55,6 +56,7 @@ class Linear {
   Tensor without_bias(const Tensor& x) const;
   const Tensor& bias() const;
   const Tensor& weight() const { return weight_->value; }
+  bool fp8() const { return fp8_; }
 
  private:
   friend Tensor gelu_mlp(const Linear& in, const Linear& out, const Tensor& x, Gelu kind);
@@ -63,6 +65,7 @@ class Linear {
   Communicator& tp_;
   Split split_;
   bool split_rows_;
+  bool fp8_;
   Parameter* weight_ = nullptr;
   Parameter* bias_ = nullptr;
 };

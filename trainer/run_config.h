@@ -86,6 +86,7 @@ struct TrainSection {
   int64_t global_batch = 32;
   int64_t micro_batch = 1;
   DType dtype = DType::kF32;
+  bool fp8 = false;
   Recompute recompute = Recompute::kNone;
   std::string optimizer = "adamw";
   double learning_rate = 3e-4;

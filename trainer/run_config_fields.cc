@@ -60,6 +60,8 @@ void TrainSection::describe(FieldList& list) {
   list.add("micro_batch", micro_batch, "of one forward on one data rank").at_least(1).at_most(1 << 20).unit("sequences");
   list.choice<DType>("dtype", dtype, {{"f32", DType::kF32}, {"bf16", DType::kBF16}, {"f16", DType::kF16}},
                      "of weights and activations; gradients, sums and optimizer state are f32; f16: with dynamic loss scaling");
+  list.add("fp8", fp8, "products of linear layers in 8-bit floats with a scale each (arXiv:2209.05433), with dtype bf16 or f16; "
+                      "on the cpu slower than without, to see what it does to a run");
   list.choice<Recompute>("recompute", recompute,
                              {{"none", Recompute::kNone},
                               {"selective", Recompute::kSelective},

@@ -32,6 +32,8 @@ int resolve_data_ranks(const ParallelSection& p, int world) {
 }
 
 void check_device(const RunConfig& config, const RunEnvironment& environment) {
+  require(!config.train.fp8 || config.train.dtype != DType::kF32, "train.fp8 with train.dtype=f32; use bf16 or f16 for what is "
+          "not 8-bit");
   require(config.run.matmul_precision == MatmulPrecision::kF32 || config.train.dtype == DType::kF32,
           "run.matmul_precision=", name_of(config.run.matmul_precision), " with train.dtype=", config.train.dtype,
           ", whose products have its own precision; it is for train.dtype=f32");

@@ -11,6 +11,7 @@
 #include "tensor/cuda/dropout.h"
 #include "tensor/cuda/elementwise.h"
 #include "tensor/cuda/embedding.h"
+#include "tensor/cuda/fp8.h"
 #include "tensor/cuda/gemm.h"
 #include "tensor/cuda/norm.h"
 #include "tensor/cuda/reduce.h"
@@ -93,6 +94,11 @@ void add_into(void*, const void*, DType, int64_t) { refuse(); }
 void embedding(void*, const int32_t*, const void*, DType, int64_t, int64_t, int64_t, int64_t) { refuse(); }
 void embedding_backward(float*, const int32_t*, const void*, DType, int64_t, int64_t, int64_t, int64_t) { refuse(); }
 
+void fp8_scales(float*, const void*, DType, int64_t, Fp8) { refuse(); }
+void fp8_quantize(uint8_t*, int64_t, const void*, DType, int64_t, int64_t, Fp8, const float*) { refuse(); }
+void fp8_quantize_transposed(uint8_t*, int64_t, const void*, DType, int64_t, int64_t, Fp8, const float*) { refuse(); }
+
+void gemm_fp8(int64_t, int64_t, int64_t, const Fp8Matrix&, const Fp8Matrix&, float, void*, int64_t, DType) { refuse(); }
 void gemm(const GemmShape&, float, const void*, int64_t, const void*, int64_t, float, void*, int64_t, F32Products) {
   refuse();
 }

@@ -16,6 +16,7 @@
 
 #include <cstdint>
 
+#include "tensor/fp8.h"
 #include "tensor/gemm.h"
 
 namespace trireme::cuda {
@@ -57,7 +58,6 @@ bool gemm_sums(const GemmShape& shape, const void* a, int64_t lda, const void* b
 //   A [m, k] with lda, B [n, k] with ldb (both as they are stored: the product is of rows with rows), at most
 //   one of them kE5M2; scale_a, scale_b: one f32 each, on the device; C f32, bf16 or f16.
 // k, lda, ldb, and rows of C in bytes must be multiples of 16; all pointers too.
-enum class Fp8 : uint8_t { kE4M3, kE5M2 };
 struct Fp8Matrix {
   const void* data;
   int64_t ld;

@@ -81,4 +81,31 @@ void gemm(const GemmShape& shape, float alpha, const void* a, int64_t lda, const
   trireme::gemm(shape, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
+void gemm_fp8(int64_t m, int64_t n, int64_t k, const Fp8Matrix& a, const Fp8Matrix& b, float beta, void* c, int64_t ldc,
+              DType out) {
+  const cuda_emulation::DeviceAccess access;
+  const auto widened = [k](const Fp8Matrix& x, int64_t rows) {
+    std::vector<float> wide(static_cast<size_t>(rows * k));
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t i = 0; i < k; ++i)
+        wide[r * k + i] = from_fp8(static_cast<const uint8_t*>(x.data)[r * x.ld + i], x.type) * *x.scale;
+    return wide;
+  };
+  const std::vector<float> wide_a = widened(a, m), wide_b = widened(b, n);
+  std::vector<float> product(static_cast<size_t>(m * n));
+  trireme::gemm({false, true, m, n, k, DType::kF32, DType::kF32}, 1, wide_a.data(), k, wide_b.data(), k, 0, product.data(), n);
+  for (int64_t r = 0; r < m; ++r)
+    for (int64_t i = 0; i < n; ++i) {
+      const float v = product[r * n + i];
+      if (out == DType::kF32) {
+        float& at = static_cast<float*>(c)[r * ldc + i];
+        at = beta == 0 ? v : beta * at + v;
+      } else if (out == DType::kBF16) {
+        static_cast<BF16*>(c)[r * ldc + i] = to_bf16(v);
+      } else {
+        static_cast<F16*>(c)[r * ldc + i] = to_f16(v);
+      }
+    }
+}
+
 }  // namespace trireme::cuda

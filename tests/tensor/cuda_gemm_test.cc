@@ -196,8 +196,8 @@ TEST_P(CudaGemmTest, MultipliesEightBitFloats) {
             0.25 * 8 * values[code_of(i, p, 1)] * values[code_of(j, p, 2)];
   const DeviceBuffer on_a(a), on_b(b), scale_a(tensor_of<float>({0.25f}, {1})),
       scale_b(tensor_of<float>({8.0f}, {1})), c(m * n * static_cast<int64_t>(size_of(GetParam())));
-  cuda::gemm_fp8(m, n, k, {on_a.as(), k, cuda::Fp8::kE4M3, scale_a.as<float>()},
-                 {on_b.as(), k, cuda::Fp8::kE4M3, scale_b.as<float>()}, 0, c.as(), n, GetParam());
+  cuda::gemm_fp8(m, n, k, {on_a.as(), k, Fp8::kE4M3, scale_a.as<float>()},
+                 {on_b.as(), k, Fp8::kE4M3, scale_b.as<float>()}, 0, c.as(), n, GetParam());
   expect_near(c.fetch({m, n}, GetParam()), want, tolerance(GetParam()) * 16, "C");
 }
 

@@ -2,6 +2,8 @@
 // processor but in kernels and copies, so whatever reads a tensor there by itself ends the test.
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "tests/cuda_device.h"
 #include "tests/trainer/layout_harness.h"
 
@@ -36,6 +38,26 @@ TEST_F(TrainingOnADevice, LlamaGivesTheCpusLossesGradientsAndWeights) {
 
 TEST_F(TrainingOnADevice, Bf16KeepsItsMastersThere) {
   expect_device_run_equals_cpus(two_layers(tiny_llama()), {.micro_batch = 4, .dtype = DType::kBF16}, 5e-3, "bf16");
+}
+
+// Where f16 rounds otherwise, a neighbouring 8-bit number may be up to an eighth away.
+TEST_F(TrainingOnADevice, Fp8RoundsItsOperandsThere) {
+  const ModelConfig config = two_layers(tiny_gpt2(0.1));
+  Layout layout{.micro_batch = 4, .dtype = DType::kF16, .fp8 = true};
+  const RunOutcome want = run_threads(config, layout, 1);
+  layout.device = kCuda;
+  const RunOutcome got = run_threads(config, layout, 1);
+  EXPECT_NEAR(got.losses[0], want.losses[0], 1e-3 * want.losses[0]);
+  EXPECT_NEAR(got.grad_norms[0], want.grad_norms[0], 0.02 * want.grad_norms[0]);
+  for (const auto& [tensor, values] : want.gradients) {
+    double difference = 0, size = 0;
+    for (size_t i = 0; i < values.size(); ++i) {
+      difference += std::pow(got.gradients.at(tensor)[i] - values[i], 2);
+      size += std::pow(values[i], 2);
+    }
+    EXPECT_LE(std::sqrt(difference / size), 0.15) << tensor;
+    RecordProperty(tensor, std::to_string(std::sqrt(difference / size)));
+  }
 }
 
 // Against one rank on the CPU, so that collectives, messages and reductions of a device's tensors are in it.

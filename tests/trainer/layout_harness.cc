@@ -147,7 +147,7 @@ void run_rank(Communicator& world, const ModelConfig& config, const Layout& layo
   shape.tp = layout.tp;
   shape.pp = layout.pp;
   Mesh mesh(world, shape);
-  ShardedModel model(config, mesh, {layout.chunks, layout.layers_per_stage, layout.sequence}, layout.device);
+  ShardedModel model(config, mesh, {layout.chunks, layout.layers_per_stage, layout.sequence, layout.fp8}, layout.device);
   ParameterBuckets buckets(model.parameters(), mesh, {layout.zero, 16 << 10, layout.dtype, layout.device});
   model.initialize(11);
   OptimizerOptions optimizer_options;

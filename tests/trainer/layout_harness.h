@@ -22,6 +22,7 @@ struct Layout {
   Recompute recompute = Recompute::kNone;
   DType dtype = DType::kF32;
   Device device = {};
+  bool fp8 = false;
   int world() const { return dp * tp * pp; }
 };
 std::string describe(const Layout& layout);
