@@ -419,7 +419,8 @@ class CommunicatorOverBackend final : public Communicator {
     // The tensors are held so that their memory outlives the call, whatever the caller does.
     auto completion = queue_.submit([core = core_, c, in, out, order] {
       if (!order) return core->run(c, CommEvent::How::kBeside);
-      const cuda::DeviceScope scope(c.device.index);
+      // For good: to go back to device 0 would make a context there, of hundreds of MiB, in every process.
+      if (cuda::selected_device() != c.device.index) cuda::select_device(c.device.index);
       order->before.wait();
       core->run(c, CommEvent::How::kBeside);
       order->after.record();

@@ -150,8 +150,8 @@ class MarkPool {
 
 class NcclCall final : public DeviceCall {
  public:
-  NcclCall(std::shared_ptr<MarkPool> pool, std::shared_ptr<Group> group)
-      : pool_(std::move(pool)), group_(std::move(group)), marks_(pool_->take()) {}
+  NcclCall(std::shared_ptr<MarkPool> pool, std::shared_ptr<Group> group, int device)
+      : pool_(std::move(pool)), group_(std::move(group)), device_(device), marks_(pool_->take()) {}
   ~NcclCall() override { pool_->give_back(std::move(marks_)); }
   bool begun() override { return passed(marks_->begun); }
   bool ended() override { return passed(marks_->ended); }
@@ -159,9 +159,11 @@ class NcclCall final : public DeviceCall {
   Marks& marks() { return *marks_; }
 
  private:
-  // A device that has failed passes nothing more; the thread that computes meets its error.
-  static bool passed(const cuda::Event& event) {
+  // A device that has failed passes nothing more; the thread that computes meets its error. The watchdog's thread selects the
+  // device for good: on device 0, where threads begin, its questions would make a context.
+  bool passed(const cuda::Event& event) const {
     try {
+      if (cuda::selected_device() != device_) cuda::select_device(device_);
       return event.passed();
     } catch (const Error&) {
       return false;
@@ -169,6 +171,7 @@ class NcclCall final : public DeviceCall {
   }
   std::shared_ptr<MarkPool> pool_;
   std::shared_ptr<Group> group_;
+  int device_;
   std::unique_ptr<Marks> marks_;
 };
 
@@ -196,7 +199,7 @@ class NcclWay final : public DeviceWay {
     }
     if (c.count == 0) return nullptr;
     if (!group_) group_ = std::make_shared<Group>(*host_, functions_);
-    auto call = std::make_shared<NcclCall>(pool_, group_);
+    auto call = std::make_shared<NcclCall>(pool_, group_, device_);
     const auto thread = std::this_thread::get_id();
     if (last_ && last_thread_ != thread) last_->marks().ended.wait();
     call->marks().begun.record();
