@@ -6,6 +6,7 @@
 //   gpu_bench curve  [model=gpt2] [device=cuda|cpu] [dtype=f32|bf16] [steps=20] [batch=4] [length=128]
 //       losses and gradient norms of the same batches and weights on either device
 //   gpu_bench decode [model=llama] [batch=1] [prompt=512] [tokens=64] [rounds=3]                       greedy, in bf16
+// model=tiny is for tests of this program.
 #include <chrono>
 #include <cstdio>
 #include <iostream>
@@ -52,8 +53,16 @@ ModelConfig llama_1_3b() {
 
 ModelConfig model_of(const std::string& name) {
   if (name == "gpt2") return gpt2_124m();
-  check<ConfigError>(name == "llama", "model=", name, " is neither gpt2 nor llama");
-  return llama_1_3b();
+  if (name == "llama") return llama_1_3b();
+  check<ConfigError>(name == "tiny", "model=", name, " is not gpt2, llama or tiny");
+  ModelConfig c = llama_134m();
+  c.vocab_size = 101;
+  c.hidden_size = 64;
+  c.num_hidden_layers = 2;
+  c.num_attention_heads = c.num_key_value_heads = 2;
+  c.head_dim = 32;
+  c.intermediate_size = 96;
+  return c;
 }
 
 // A model of one rank that trains.
