@@ -5,6 +5,7 @@
 
 #include "cuda_runtime_api.h"
 #include "tensor/cuda/gemm.h"
+#include "tensor/threads.h"
 #include "warp_emulation.h"
 
 namespace trireme::cuda {
@@ -18,6 +19,18 @@ void device_access(bool begins) {
     access.reset();
 }
 [[maybe_unused]] const bool kJoined = (Emulation::get().device_access = device_access, true);
+
+// For a product by the processor: device memory is open to the calling thread alone, so it works alone.
+class ProductAccess {
+ public:
+  ProductAccess() { set_num_threads(1); }
+  ~ProductAccess() { set_num_threads(threads_before_); }
+  ProductAccess(const ProductAccess&) = delete;
+
+ private:
+  const int threads_before_ = num_threads();
+  cuda_emulation::DeviceAccess access_;
+};
 
 float value_at(const void* values, DType dtype, int64_t i) {
   if (dtype == DType::kF32) return static_cast<const float*>(values)[i];
@@ -33,7 +46,7 @@ void put(void* values, DType dtype, int64_t i, float value) {
 template <class Fn>
 bool with_product(GemmShape shape, const void* a, int64_t lda, const void* b, int64_t ldb, const Fn& fn) {
   if (!cuda_emulation::settings().fused_products) return false;
-  const cuda_emulation::DeviceAccess access;
+  const ProductAccess access;
   shape.out = DType::kF32;
   std::vector<float> product(static_cast<size_t>(shape.m * shape.n));
   trireme::gemm(shape, 1, a, lda, b, ldb, 0, product.data(), shape.n);
@@ -77,7 +90,7 @@ bool gemm_gelu_backward(const GemmShape& s, const void* a, int64_t lda, const vo
 
 void gemm(const GemmShape& shape, float alpha, const void* a, int64_t lda, const void* b, int64_t ldb, float beta,
           void* c, int64_t ldc, F32Products) {
-  const cuda_emulation::DeviceAccess access;
+  const ProductAccess access;
   trireme::gemm(shape, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
