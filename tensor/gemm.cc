@@ -218,15 +218,18 @@ std::string_view name_of(MatmulPrecision precision) {
     case MatmulPrecision::kBf16x3: return "bf16x3";
     case MatmulPrecision::kBf16: return "bf16";
     case MatmulPrecision::kF16: return "f16";
+    case MatmulPrecision::kTf32: return "tf32";
   }
   return "?";
 }
 
-bool available(MatmulPrecision precision) {
+bool available(MatmulPrecision precision, DeviceKind device) {
+  if (device != DeviceKind::kCpu) return precision == MatmulPrecision::kF32 || precision == MatmulPrecision::kTf32;
   switch (precision) {
     case MatmulPrecision::kF32: return true;
     case MatmulPrecision::kBf16x3: case MatmulPrecision::kBf16: return cpu::amx_available();
     case MatmulPrecision::kF16: return cpu::f16_available();
+    case MatmulPrecision::kTf32: return false;
   }
   return false;
 }
@@ -236,6 +239,7 @@ std::string_view hardware_for(MatmulPrecision precision) {
     case MatmulPrecision::kF32: return "";
     case MatmulPrecision::kBf16x3: case MatmulPrecision::kBf16: return "AMX";
     case MatmulPrecision::kF16: return "AVX512-FP16";
+    case MatmulPrecision::kTf32: return "a CUDA device";
   }
   return "?";
 }
@@ -268,10 +272,15 @@ void gemm(Device device, const GemmShape& shape, float alpha, const void* a, int
   if (device.kind == DeviceKind::kCpu) [[likely]]
     return gemm(shape, alpha, a, lda, b, ldb, beta, c, ldc);
   require_selected(device);
+  cuda::gemm(shape, alpha, a, lda, b, ldb, beta, c, ldc, cuda::products_in_force(shape.in));
+}
+
+cuda::F32Products cuda::products_in_force(DType in) {
   const MatmulPrecision precision = gemm_table().precision();
-  check<ConfigError>(shape.in != DType::kF32 || precision == MatmulPrecision::kF32, "gemm ", shape, " on ", device,
-                     ": products of f32 in the precision ", name_of(precision), " are computed on the cpu only; use f32");
-  cuda::gemm(shape, alpha, a, lda, b, ldb, beta, c, ldc, cuda::F32Products::kExact);
+  if (in != DType::kF32 || precision == MatmulPrecision::kF32) return cuda::F32Products::kExact;
+  check<ConfigError>(precision == MatmulPrecision::kTf32, "products of f32 in the precision ", name_of(precision),
+                     " are computed on the cpu only; use f32, or tf32 on a CUDA device");
+  return cuda::F32Products::kTf32;
 }
 
 void gemm_with(GemmBackend backend, const GemmShape& shape, float alpha, const void* a, int64_t lda, const void* b,

@@ -60,8 +60,8 @@ void gemm(const GemmShape& shape, float alpha, const void* a, int64_t lda, const
           void* c, int64_t ldc);
 
 // The same where the matrices are: on the CPU gemm() above, on a CUDA device by cuBLASLt (cuda/gemm.h), whose products of
-// f32 operands are of all their bits. Throws ConfigError for a CUDA device while the table in force asks for f32 operands
-// in fewer bits, which is by AMX alone.
+// f32 operands are of all their bits, or in tf32 where the table in force asks for that. Throws ConfigError for a CUDA device
+// while it asks for one of the precisions that the cpu alone has.
 void gemm(Device device, const GemmShape& shape, float alpha, const void* a, int64_t lda, const void* b, int64_t ldb,
           float beta, void* c, int64_t ldc);
 
@@ -75,11 +75,12 @@ enum class MatmulPrecision : uint8_t {
   kBf16x3,  // each operand as the sum of two bf16
   kBf16,    // operands rounded to bf16
   kF16,     // operands scaled by powers of two and rounded to f16, and sums of 32 terms too
+  kTf32,    // operands rounded to 10 bits of mantissa: on CUDA devices alone, which have none of the three before
 };
-std::string_view name_of(MatmulPrecision precision);  // "f32", "bf16x3", "bf16", "f16"
-// Whether gemm() can compute so on this machine.
-bool available(MatmulPrecision precision);
-// What of a processor it takes: "AMX", "AVX512-FP16"; empty for kF32.
+std::string_view name_of(MatmulPrecision precision);  // "f32", "bf16x3", "bf16", "f16", "tf32"
+// Whether products on `device` can be computed so on this machine.
+bool available(MatmulPrecision precision, DeviceKind device = DeviceKind::kCpu);
+// What of a machine it takes: "AMX", "AVX512-FP16", "a CUDA device"; empty for kF32.
 std::string_view hardware_for(MatmulPrecision precision);
 
 // The threads that a call made here would use.

@@ -89,7 +89,7 @@ Bf16Units detect_bf16_units() {
 
 GemmBackend GemmTable::choose(const GemmShape& shape, int threads) const {
   if (shape.in == DType::kF32) switch (precision_) {
-      case MatmulPrecision::kF32: break;
+      case MatmulPrecision::kF32: case MatmulPrecision::kTf32: break;  // tf32 is for devices
       case MatmulPrecision::kBf16x3: return GemmBackend::kBf16x3;
       case MatmulPrecision::kBf16: return GemmBackend::kBf16;
       case MatmulPrecision::kF16: return GemmBackend::kF16;
@@ -185,7 +185,7 @@ GemmTable GemmTable::load(const std::filesystem::path& path) {
 }
 
 void use_gemm_table(const GemmTable& table) {
-  check<ConfigError>(available(table.precision()), "products in ", name_of(table.precision()),
+  check<ConfigError>(available(table.precision()) || table.precision() == MatmulPrecision::kTf32, "products in ", name_of(table.precision()),
                      " need ", hardware_for(table.precision()), ", which this processor or its system lacks (or TRIREME_ISA hides it)");
   for (GemmBackend backend : kGemmBackends) {
     const bool named = table.to_text().find(text(' ', name_of(backend), '\n')) != std::string::npos;

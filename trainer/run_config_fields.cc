@@ -24,9 +24,10 @@ void RunSection::describe(FieldList& list) {
                                {{"f32", MatmulPrecision::kF32},
                                 {"bf16x3", MatmulPrecision::kBf16x3},
                                 {"bf16", MatmulPrecision::kBf16},
-                                {"f16", MatmulPrecision::kF16}},
+                                {"f16", MatmulPrecision::kF16},
+                                {"tf32", MatmulPrecision::kTf32}},
                                "of the layers' products with train.dtype f32; bf16x3: each number as two bf16; bf16: rounded to "
-                               "one; both need AMX; f16: rounded to f16, and short sums; needs AVX512-FP16");
+                               "one; both need AMX; f16: rounded to f16, and short sums; needs AVX512-FP16; tf32: rounded to 10 bits, on cuda");
   list.choice<ResumeMode>(
       "resume", resume, {{"auto", ResumeMode::kAuto}, {"never", ResumeMode::kNever}, {"must", ResumeMode::kMust}},
       "from the last checkpoint in run.dir; auto: if there is one; must: fail if there is none");

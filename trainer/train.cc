@@ -481,11 +481,12 @@ int train(Communicator& world, const RunConfig& config, const TrainHooks& hooks)
   agreed(world, [&] { setup = std::make_unique<RunSetup>(config, world.size()); });
   const ChosenDevice place = choose_device(config.run.device, "run.device", world);
   agreed(world, [&] {
-    check<ConfigError>(config.run.matmul_precision == MatmulPrecision::kF32 || place.device.kind == DeviceKind::kCpu,
+    check<ConfigError>(place.device.kind == DeviceKind::kCpu || available(config.run.matmul_precision, place.device.kind),
                        "run.matmul_precision=", name_of(config.run.matmul_precision), " is for the cpu, and this run computes "
-                       "on ", place.device, "; use run.matmul_precision=f32, or run.device=cpu");
-    check<ConfigError>(available(config.run.matmul_precision), "run.matmul_precision=",
-                       name_of(config.run.matmul_precision), " needs a processor with ",
+                       "on ", place.device, "; use run.matmul_precision=f32 or tf32, or run.device=cpu");
+    check<ConfigError>(available(config.run.matmul_precision, place.device.kind), "run.matmul_precision=",
+                       name_of(config.run.matmul_precision),
+                       config.run.matmul_precision == MatmulPrecision::kTf32 ? " needs " : " needs a processor with ",
                        hardware_for(config.run.matmul_precision), ", which this host has not (or its system withholds it, or "
                        "TRIREME_ISA hides it); use run.matmul_precision=f32");
   });

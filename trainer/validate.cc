@@ -37,8 +37,10 @@ void check_device(const RunConfig& config, const RunEnvironment& environment) {
   require(config.run.matmul_precision == MatmulPrecision::kF32 || config.train.dtype == DType::kF32,
           "run.matmul_precision=", name_of(config.run.matmul_precision), " with train.dtype=", config.train.dtype,
           ", whose products have its own precision; it is for train.dtype=f32");
-  require(config.run.matmul_precision == MatmulPrecision::kF32 || config.run.device != DeviceChoice::kCuda,
-          "run.matmul_precision=", name_of(config.run.matmul_precision), " with run.device=cuda; it is for cpu");
+  require(config.run.device == DeviceChoice::kAuto || config.run.matmul_precision == MatmulPrecision::kF32 ||
+              (config.run.matmul_precision == MatmulPrecision::kTf32) == (config.run.device == DeviceChoice::kCuda),
+          "run.matmul_precision=", name_of(config.run.matmul_precision), " with run.device=",
+          config.run.device == DeviceChoice::kCuda ? "cuda, which has f32 and tf32" : "cpu; tf32 is for cuda");
   require(config.comm.backend != CommBackend::kSelf || environment.world_size == 1, "comm.backend=self is for one rank, ",
           environment.world_size, " were started; use auto or mpi");
 }

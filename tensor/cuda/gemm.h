@@ -22,6 +22,9 @@
 namespace trireme::cuda {
 
 enum class F32Products : uint8_t { kExact, kTf32 };
+// What the table in force (tensor/gemm_table.h) asks for, of operands of type `in`: kTf32 for f32 where its precision is
+// kTf32. Throws ConfigError where that is one of the cpu's alone. (tensor/gemm.cc)
+F32Products products_in_force(DType in);
 
 // C = alpha * op(A) * op(B) + beta * C, as gemm() of tensor/gemm.h.
 void gemm(const GemmShape& shape, float alpha, const void* a, int64_t lda, const void* b, int64_t ldb,

@@ -46,11 +46,11 @@ void check_slot(const char* op, const GradSlot& slot, const Shape& want, const T
   check_one_device(op, "the gradient", slot.grad, "dy", dy);
 }
 
-// Whether cuBLASLt may do what stands beside a product. (gemm() refuses where f32 operands are asked for in fewer bits.)
+// Whether cuBLASLt may do what stands beside a product.
 bool fuses(const Tensor& x) {
   if (on_host(x)) return false;
   require_selected(x.device());
-  return gemm_table().precision() == MatmulPrecision::kF32;
+  return true;
 }
 
 // The gradient of a weight or bias that is a variable, not a parameter: by way of a slot of its own.
@@ -69,7 +69,7 @@ Tensor linear_forward(const Tensor& x, const Tensor& weight, const Tensor& bias)
   Tensor y = empty({tokens, out}, x.dtype(), x.device());
   const GemmShape shape{false, true, tokens, out, in, x.dtype(), x.dtype()};
   if (bias.defined() && in > 0 && fuses(x) &&
-      cuda::gemm_bias(shape, x.raw(), in, weight.raw(), in, bias.raw(), y.raw(), out))
+      cuda::gemm_bias(shape, x.raw(), in, weight.raw(), in, bias.raw(), y.raw(), out, cuda::products_in_force(x.dtype())))
     return y;
   gemm(x.device(), shape, 1, x.raw(), in, weight.raw(), in, 0, y.raw(), out);
   if (bias.defined())
@@ -85,7 +85,8 @@ LinearGelu linear_gelu_forward(const Tensor& x, const Tensor& weight, const Tens
   if (keep) result.before = empty_like(result.y);
   if (in > 0 && fuses(x) && whole_words(result.y) &&
       cuda::gemm_bias_gelu({false, true, tokens, out, in, x.dtype(), x.dtype()}, x.raw(), in, weight.raw(), in, bias.raw(),
-                           result.before.raw(), keep ? out : 0, result.y.raw(), out))
+                           result.before.raw(), keep ? out : 0, result.y.raw(), out,
+                           cuda::products_in_force(x.dtype())))
     return result;
   const Tensor before = linear_forward(x, weight, bias);
   on(x.device(), cpu::bias_gelu, cuda::bias_gelu)(result.y.raw(), before.raw(), nullptr, x.dtype(), tokens, out, false);
@@ -102,7 +103,7 @@ Tensor linear_gelu_backward_input(const Tensor& dy, const Tensor& weight, const 
   Tensor dx = empty_like(before);
   if (out > 0 && fuses(dy) && whole_words(dx) &&
       cuda::gemm_gelu_backward({false, false, tokens, in, out, dy.dtype(), dy.dtype()}, dy.raw(), out, weight.raw(), in,
-                               before.raw(), in, nullptr, dx.raw(), in))
+                               before.raw(), in, nullptr, dx.raw(), in, cuda::products_in_force(dy.dtype())))
     return dx;
   const Tensor d_gelu = linear_backward_input(dy, weight);
   on(dy.device(), cpu::bias_gelu_backward, cuda::bias_gelu_backward)(

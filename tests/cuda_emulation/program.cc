@@ -1,5 +1,6 @@
 // What a program that computes on the emulated device needs beside the kernels: products, which are the processor's, and
 // one device memory for both emulations.
+#include <bit>
 #include <cmath>
 #include <vector>
 
@@ -42,16 +43,44 @@ void put(void* values, DType dtype, int64_t i, float value) {
   else static_cast<F16*>(values)[i] = to_f16(value);
 }
 
+// An operand as the product takes it: for kTf32 with 10 bits of mantissa, to the nearest.
+class Operand {
+ public:
+  Operand(const void* data, int64_t ld, int64_t rows, int64_t columns, DType dtype, F32Products products) : data_(data) {
+    if (dtype != DType::kF32 || products == F32Products::kExact || rows == 0) return;
+    const float* in = static_cast<const float*>(data);
+    rounded_.resize(static_cast<size_t>((rows - 1) * ld + columns));
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = 0; c < columns; ++c)
+        rounded_[static_cast<size_t>(r * ld + c)] =
+            std::bit_cast<float>((std::bit_cast<uint32_t>(in[r * ld + c]) + 0x1000u) & 0xffffe000u);
+    data_ = rounded_.data();
+  }
+  const void* data() const { return data_; }
+
+ private:
+  const void* data_;
+  std::vector<float> rounded_;
+};
+
+void product(const GemmShape& s, float alpha, const void* a, int64_t lda, const void* b, int64_t ldb, float beta, void* c,
+             int64_t ldc, F32Products products) {
+  const Operand of_a(a, lda, s.transpose_a ? s.k : s.m, s.transpose_a ? s.m : s.k, s.in, products),
+      of_b(b, ldb, s.transpose_b ? s.n : s.k, s.transpose_b ? s.k : s.n, s.in, products);
+  trireme::gemm(s, alpha, of_a.data(), lda, of_b.data(), ldb, beta, c, ldc);
+}
+
 // Calls fn(row, column, element of the product in f32), if such products are to be had.
 template <class Fn>
-bool with_product(GemmShape shape, const void* a, int64_t lda, const void* b, int64_t ldb, const Fn& fn) {
+bool with_product(GemmShape shape, const void* a, int64_t lda, const void* b, int64_t ldb, F32Products products,
+                  const Fn& fn) {
   if (!cuda_emulation::settings().fused_products) return false;
   const ProductAccess access;
   shape.out = DType::kF32;
-  std::vector<float> product(static_cast<size_t>(shape.m * shape.n));
-  trireme::gemm(shape, 1, a, lda, b, ldb, 0, product.data(), shape.n);
+  std::vector<float> values(static_cast<size_t>(shape.m * shape.n));
+  product(shape, 1, a, lda, b, ldb, 0, values.data(), shape.n, products);
   for (int64_t i = 0; i < shape.m; ++i)
-    for (int64_t j = 0; j < shape.n; ++j) fn(i, j, product[static_cast<size_t>(i * shape.n + j)]);
+    for (int64_t j = 0; j < shape.n; ++j) fn(i, j, values[static_cast<size_t>(i * shape.n + j)]);
   return true;
 }
 
@@ -65,15 +94,15 @@ float gelu_slope(float x) {
 }  // namespace
 
 bool gemm_bias(const GemmShape& s, const void* a, int64_t lda, const void* b, int64_t ldb, const void* bias, void* c,
-               int64_t ldc, F32Products) {
-  return with_product(s, a, lda, b, ldb, [&](int64_t i, int64_t j, float x) {
+               int64_t ldc, F32Products products) {
+  return with_product(s, a, lda, b, ldb, products, [&](int64_t i, int64_t j, float x) {
     put(c, s.out, i * ldc + j, x + value_at(bias, s.out, j));
   });
 }
 
 bool gemm_bias_gelu(const GemmShape& s, const void* a, int64_t lda, const void* b, int64_t ldb, const void* bias,
-                    void* saved, int64_t ld_saved, void* c, int64_t ldc, F32Products) {
-  return with_product(s, a, lda, b, ldb, [&](int64_t i, int64_t j, float x) {
+                    void* saved, int64_t ld_saved, void* c, int64_t ldc, F32Products products) {
+  return with_product(s, a, lda, b, ldb, products, [&](int64_t i, int64_t j, float x) {
     if (bias) x += value_at(bias, s.out, j);
     if (saved) put(saved, s.out, i * ld_saved + j, x);
     put(c, s.out, i * ldc + j, gelu_of(x));
@@ -81,17 +110,17 @@ bool gemm_bias_gelu(const GemmShape& s, const void* a, int64_t lda, const void* 
 }
 
 bool gemm_gelu_backward(const GemmShape& s, const void* a, int64_t lda, const void* b, int64_t ldb, const void* saved,
-                        int64_t ld_saved, void* bias_grad, void* c, int64_t ldc, F32Products) {
+                        int64_t ld_saved, void* bias_grad, void* c, int64_t ldc, F32Products products) {
   if (bias_grad) return false;
-  return with_product(s, a, lda, b, ldb, [&](int64_t i, int64_t j, float dy) {
+  return with_product(s, a, lda, b, ldb, products, [&](int64_t i, int64_t j, float dy) {
     put(c, s.out, i * ldc + j, dy * gelu_slope(value_at(saved, s.out, i * ld_saved + j)));
   });
 }
 
 void gemm(const GemmShape& shape, float alpha, const void* a, int64_t lda, const void* b, int64_t ldb, float beta,
-          void* c, int64_t ldc, F32Products) {
+          void* c, int64_t ldc, F32Products products) {
   const ProductAccess access;
-  trireme::gemm(shape, alpha, a, lda, b, ldb, beta, c, ldc);
+  product(shape, alpha, a, lda, b, ldb, beta, c, ldc, products);
 }
 
 void gemm_fp8(int64_t m, int64_t n, int64_t k, const Fp8Matrix& a, const Fp8Matrix& b, float beta, void* c, int64_t ldc,

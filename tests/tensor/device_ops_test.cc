@@ -169,9 +169,41 @@ TEST(DeviceOps, F32ProductsInFewerBitsAreRefused) {
   table.set_precision(MatmulPrecision::kBf16x3);
   use_gemm_table(table);
   const Tensor x = there(random({2, 3}, DType::kF32, 1)), w = there(random({4, 3}, DType::kF32, 2));
-  EXPECT_CONTAINS(message_of<ConfigError>([&] { linear(x, w); }), "precision bf16x3 are computed on the cpu only; use f32");
+  EXPECT_CONTAINS(message_of<ConfigError>([&] { linear(x, w); }), "precision bf16x3 are computed on the cpu only; use f32, or tf32");
   linear(cast(x, DType::kBF16), cast(w, DType::kBF16));  // it says nothing of these
   use_gemm_table(before);
+}
+
+// The table's precision reaches every product of a layer: bits change, by less than tf32's rounding does.
+TEST(DeviceOps, F32ProductsAreInTf32WhereAskedFor) {
+  const GemmTable before = gemm_table();
+  GemmTable in_tf32;
+  in_tf32.set_precision(MatmulPrecision::kTf32);
+  const Tensor x = there(random({8, 64}, DType::kF32, 1)), w = there(random({32, 64}, DType::kF32, 2)),
+               bias = there(random({32}, DType::kF32, 3)), dy = there(random({8, 32}, DType::kF32, 4));
+  const auto results = [&](const GemmTable& table) {
+    use_gemm_table(table);
+    GradSlot slot{there(random({32, 64}, DType::kF32, 5))};
+    linear_backward_weight(dy, x, slot);
+    const LinearGelu half = linear_gelu_forward(x, w, bias, true);
+    const Tensors on_device{linear_forward(x, w, {}), linear_forward(x, w, bias), half.y, linear_backward_input(dy, w), slot.grad,
+                            linear_gelu_backward_input(there(random({8, 64}, DType::kF32, 6)),
+                                                       there(random({64, 32}, DType::kF32, 7)), half.before)};
+    std::vector<std::vector<double>> values;
+    for (const Tensor& t : on_device) values.push_back(to_doubles(to_device(t, Device::cpu())));
+    return values;
+  };
+  const auto exact = results(before), tf32 = results(in_tf32);
+  use_gemm_table(before);
+  for (size_t i = 0; i < exact.size(); ++i) {
+    double largest = 0, difference = 0;
+    for (size_t k = 0; k < exact[i].size(); ++k) {
+      largest = std::max(largest, std::abs(exact[i][k]));
+      difference = std::max(difference, std::abs(exact[i][k] - tf32[i][k]));
+    }
+    EXPECT_GT(difference, 1e-5 * largest) << i;
+    EXPECT_LT(difference, 2e-3 * largest) << i;
+  }
 }
 
 }  // namespace

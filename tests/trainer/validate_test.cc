@@ -189,7 +189,8 @@ TEST(Validate, RefusesOptionsThatWouldBeIgnored) {
       {{"sample.prompts=[a]"}, "sample.prompts needs tokenizer.path"},
       {{"run.matmul_precision=bf16x3", "train.dtype=bf16"},
        "run.matmul_precision=bf16x3 with train.dtype=bf16, whose products have its own precision; it is for train.dtype=f32"},
-      {{"run.device=cuda", "run.matmul_precision=bf16x3"}, "run.matmul_precision=bf16x3 with run.device=cuda; it is for cpu"}};
+      {{"run.device=cuda", "run.matmul_precision=bf16x3"}, "run.matmul_precision=bf16x3 with run.device=cuda, which has f32 and tf32"},
+      {{"run.device=cpu", "run.matmul_precision=tf32"}, "run.matmul_precision=tf32 with run.device=cpu; tf32 is for cuda"}};
   for (const auto& [overrides, message] : cases) EXPECT_EQ(error_of(1, overrides), message);
   EXPECT_EQ(error_of(2, {"comm.backend=self"}),
             "comm.backend=self is for one rank, 2 were started; use auto or mpi");
