@@ -125,7 +125,7 @@ void gemm(const GemmShape& shape, float alpha, const void* a, int64_t lda, const
 
 void gemm_fp8(int64_t m, int64_t n, int64_t k, const Fp8Matrix& a, const Fp8Matrix& b, float beta, void* c, int64_t ldc,
               DType out) {
-  const cuda_emulation::DeviceAccess access;
+  const ProductAccess access;
   const auto widened = [k](const Fp8Matrix& x, int64_t rows) {
     std::vector<float> wide(static_cast<size_t>(rows * k));
     for (int64_t r = 0; r < rows; ++r)
