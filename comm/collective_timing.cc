@@ -47,7 +47,8 @@ std::string size_name(size_t bytes) {
 std::vector<CollectiveTiming> time_collectives(Communicator& world, Communicator& group, size_t most_bytes, int rounds) {
   using Clock = std::chrono::steady_clock;
   const GroupShape shape = group.shape();
-  const Tensor ends = tensor_of<int32_t>({shape.hosts, -shape.hosts, shape.ranks, -shape.ranks, group.size(), -group.size()}, {6});
+  const Tensor ends =
+      tensor_of<int32_t>({shape.hosts, -shape.hosts, shape.ranks, -shape.ranks, group.size(), -group.size()}, {6});
   world.all_reduce(ends, ReduceOp::kMax);
   const auto most = ends.span<int32_t>();
   std::vector<CollectiveTiming> timings;
@@ -106,8 +107,8 @@ std::string describe(const std::vector<CollectiveTiming>& timings, const Collect
   std::string out;
   for (size_t i = 0; i < timings.size();) {
     const CollectiveCase& first = timings[i].which;
-    out += text("  ", name_of(first.kind), ' ', first.dtype, ", ", first.group.hosts, first.group.hosts == 1 ? " host" : " hosts",
-                " of ", first.group.ranks, " ranks:");
+    out += text("  ", name_of(first.kind), ' ', first.dtype, ", ", first.group.hosts,
+                first.group.hosts == 1 ? " host" : " hosts", " of ", first.group.ranks, " ranks:");
     const char* separator = " ";
     while (i < timings.size() && timings[i].which.kind == first.kind && timings[i].which.dtype == first.dtype &&
            timings[i].which.group == first.group) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <iostream>
@@ -167,6 +168,9 @@ MpiEnvironment::~MpiEnvironment() {
   if (!mpi_is_up()) return;
   if (std::uncaught_exceptions() > unwinding_at_start_)
     abort_job(1, "an error left the scope of MPI; see above, or catch it before");
+  // What is written after MPI_Finalize may be lost: to mpirun the rank has ended.
+  std::cout.flush();
+  std::fflush(stdout);
   wait_for_all_ranks();
   MPI_Finalize();
 }
