@@ -66,4 +66,14 @@ ChosenDevice choose_device(DeviceChoice choice, const char* option, Communicator
   return chosen;
 }
 
+void require_precision(MatmulPrecision precision, Device device) {
+  if (available(precision, device.kind)) return;
+  check<ConfigError>(device.kind == DeviceKind::kCpu, "run.matmul_precision=", name_of(precision), " is for the cpu, and this "
+                     "run computes on ", device, "; use run.matmul_precision=f32 or tf32, or run.device=cpu");
+  throw ConfigError(text("run.matmul_precision=", name_of(precision),
+                         precision == MatmulPrecision::kTf32 ? " needs " : " needs a processor with ", hardware_for(precision),
+                         ", which this host has not (or its system withholds it, or TRIREME_ISA hides it); use "
+                         "run.matmul_precision=f32"));
+}
+
 }  // namespace trireme

@@ -23,4 +23,7 @@ struct ChosenDevice {
 // has none, with the reason. Connects `world`, and what is split off it later, for the devices. Collective over `world`.
 ChosenDevice choose_device(DeviceChoice choice, const char* option, Communicator& world);
 
+// Throws ConfigError, with what to do, unless products on `device` can be computed so here (run.matmul_precision).
+void require_precision(MatmulPrecision precision, Device device);
+
 }  // namespace trireme

@@ -7,7 +7,6 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
-#include <numeric>
 
 #include "base/files.h"
 #include "model/cost.h"
@@ -23,6 +22,7 @@
 #include "trainer/learning_rate.h"
 #include "trainer/metrics.h"
 #include "trainer/run_setup.h"
+#include "trainer/run_times.h"
 #include "trainer/train_step.h"
 #include "trainer/tuning.h"
 
@@ -55,11 +55,6 @@ int ranks_on_host(Communicator& world) {
   const std::vector<std::string> hosts = world.all_gather_strings(host);
   return static_cast<int>(std::count(hosts.begin(), hosts.end(), std::string(host)));
 }
-
-// Where the wall time of this rank went.
-struct Times {
-  double compute = 0, communication = 0, bubble = 0, optimizer = 0, data = 0, evaluation = 0, checkpoint = 0;
-};
 
 class Run {
  public:
@@ -156,7 +151,10 @@ class Run {
           }))
         found = path->string();
     found = world_.broadcast_string(found, 0);
-    options.tuning = tune(found);
+    const ChosenTuning chosen = choose_tuning(world_, config_.run, found);
+    mesh_.use(chosen.tuning.collectives);
+    options.tuning = chosen.text;
+    tuning_note_ = chosen.warning;
     checkpointer_ = std::make_unique<Checkpointer>(model_, buckets_, *optimizer_, options);
     if (found.empty()) {
       check<ConfigError>(config_.run.resume != ResumeMode::kMust, "run.resume=must, but ", config_.run.dir,
@@ -168,33 +166,6 @@ class Run {
     start_step_ = state_.step;
     earlier_s_ = state_.total_s;
     resumed_from_ = found;
-  }
-
-  // Puts the choices of run.tuning in force, or else those that the checkpoint was trained with, or else the rules, alike on
-  // all ranks. Returns their text; empty: the rules.
-  std::string tune(const std::filesystem::path& checkpoint) {
-    std::string chosen;
-    agreed(world_, [&] {
-      if (!rank0()) return;
-      std::optional<Tuning> saved, given;
-      if (const auto path = checkpoint / kTuningFile; !checkpoint.empty() && std::filesystem::exists(path))
-        saved = Tuning::load(path);
-      if (!config_.run.tuning.empty()) given = Tuning::load(config_.run.tuning);
-      if (!checkpoint.empty() && given && given->products != saved.value_or(Tuning()).products)
-        tuning_note_ = text("run.tuning=", config_.run.tuning, " is not what ", checkpoint.string(), " was trained with: "
-                            "from here on results differ in their last bits from those of a run that was not broken off");
-      if (!given) given = saved;
-      if (!given) return;
-      chosen = given->to_text();
-      write_file_atomically(std::filesystem::path(config_.run.dir) / kTuningFile, chosen);
-    });
-    chosen = world_.broadcast_string(chosen, 0);
-    agreed(world_, [&] {
-      const Tuning tuning = chosen.empty() ? Tuning() : Tuning::parse(chosen, kTuningFile);
-      tuning.use_products(config_.run.matmul_precision);
-      mesh_.use(tuning.collectives);
-    });
-    return chosen;
   }
 
   void announce(double rate) {
@@ -412,12 +383,7 @@ class Run {
     report_save(checkpointer_->finish());
     end_profile();
     if (code == kExitDone) write_samples();
-    const std::vector<double> mean = [&] {
-      std::vector<double> sums = sum_over(world_, {times_.compute, times_.communication, times_.bubble, times_.optimizer,
-                                                   times_.data, times_.evaluation, times_.checkpoint});
-      for (double& s : sums) s /= world_.size();
-      return sums;
-    }();
+    const RunTimes mean = mean_over(world_, times_);
     if (!rank0()) return;
     if (state_.step == start_step_) {
       reporter_->note(text("nothing left to train: the run of ", setup_.total_steps, " steps is at step ", state_.step));
@@ -427,14 +393,7 @@ class Run {
     s.steps = state_.step;
     s.tokens = state_.tokens;
     s.total_s = seconds_since(started_);
-    s.compute_s = mean[0];
-    s.communication_s = mean[1];
-    s.bubble_s = mean[2];
-    s.optimizer_s = mean[3];
-    s.data_s = mean[4];
-    s.evaluation_s = mean[5];
-    s.checkpoint_s = mean[6];
-    s.other_s = std::max(0.0, s.total_s - std::accumulate(mean.begin(), mean.end(), 0.0));
+    put_times(mean, s);
     s.tokens_per_s = state_.train_s > 0 ? static_cast<double>(state_.tokens) / state_.train_s : 0;
     s.mfu = s.tokens_per_s * flops_share_;
     s.earlier_s = earlier_s_;
@@ -465,7 +424,7 @@ class Run {
   BatchPlan plan_;
   LearningRateSchedule schedule_;
   RunState state_;
-  Times times_;
+  RunTimes times_;
   std::string resumed_from_, tuning_note_;
   double gemm_rate_ = 0;  // of this rank
   double flops_share_ = 0, last_loss_ = 0, earlier_s_ = 0;
@@ -480,16 +439,7 @@ int train(Communicator& world, const RunConfig& config, const TrainHooks& hooks)
   std::unique_ptr<RunSetup> setup;
   agreed(world, [&] { setup = std::make_unique<RunSetup>(config, world.size()); });
   const ChosenDevice place = choose_device(config.run.device, "run.device", world);
-  agreed(world, [&] {
-    check<ConfigError>(place.device.kind == DeviceKind::kCpu || available(config.run.matmul_precision, place.device.kind),
-                       "run.matmul_precision=", name_of(config.run.matmul_precision), " is for the cpu, and this run computes "
-                       "on ", place.device, "; use run.matmul_precision=f32 or tf32, or run.device=cpu");
-    check<ConfigError>(available(config.run.matmul_precision, place.device.kind), "run.matmul_precision=",
-                       name_of(config.run.matmul_precision),
-                       config.run.matmul_precision == MatmulPrecision::kTf32 ? " needs " : " needs a processor with ",
-                       hardware_for(config.run.matmul_precision), ", which this host has not (or its system withholds it, or "
-                       "TRIREME_ISA hides it); use run.matmul_precision=f32");
-  });
+  agreed(world, [&] { require_precision(config.run.matmul_precision, place.device); });
   set_num_threads(config.run.threads ? static_cast<int>(config.run.threads) : threads_for(ranks_on_host(world)));
   // Memory is taken here: a rank that has too little says so to all.
   std::unique_ptr<Run> run;

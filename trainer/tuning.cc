@@ -1,9 +1,11 @@
 #include "trainer/tuning.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "base/files.h"
 #include "parallel/vocabulary.h"
+#include "trainer/agreed.h"
 
 namespace trireme {
 namespace {
@@ -68,6 +70,30 @@ Tuning Tuning::parse(std::string_view contents, const std::string& where) {
 }
 
 Tuning Tuning::load(const std::filesystem::path& path) { return parse(read_text_file(path, kMaxBytes), path.string()); }
+
+ChosenTuning choose_tuning(Communicator& world, const RunSection& run, const std::filesystem::path& checkpoint) {
+  ChosenTuning chosen;
+  agreed(world, [&] {
+    if (world.rank() != 0) return;
+    std::optional<Tuning> saved, given;
+    if (const auto path = checkpoint / kTuningFile; !checkpoint.empty() && std::filesystem::exists(path))
+      saved = Tuning::load(path);
+    if (!run.tuning.empty()) given = Tuning::load(run.tuning);
+    if (!checkpoint.empty() && given && given->products != saved.value_or(Tuning()).products)
+      chosen.warning = text("run.tuning=", run.tuning, " is not what ", checkpoint.string(), " was trained with: from here on "
+                            "results differ in their last bits from those of a run that was not broken off");
+    if (!given) given = saved;
+    if (!given) return;
+    chosen.text = given->to_text();
+    write_file_atomically(std::filesystem::path(run.dir) / kTuningFile, chosen.text);
+  });
+  chosen.text = world.broadcast_string(chosen.text, 0);
+  agreed(world, [&] {
+    if (!chosen.text.empty()) chosen.tuning = Tuning::parse(chosen.text, kTuningFile);
+    chosen.tuning.use_products(run.matmul_precision);
+  });
+  return chosen;
+}
 
 std::vector<GemmShape> training_products(const ModelConfig& m, int64_t tokens, int64_t n, DType dtype) {
   const int64_t d = m.hidden_size, f = m.intermediate_size / n, q = m.num_attention_heads * m.head_dim / n,

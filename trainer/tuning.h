@@ -1,6 +1,7 @@
 // Choices among ways that give the same result up to rounding, measured on one machine: which library computes which
-// product, which way a collective takes. A run takes them from a file (run.tuning) and keeps the file with itself and each checkpoint, so that it goes on
-// with the same choices and repeats its bits; without a file, the compiled-in rules hold. The text:
+// product, which way a collective takes. A run takes them from a file (run.tuning) and keeps the file with itself and each
+// checkpoint, so that it goes on with the same choices and repeats its bits; without a file, the compiled-in rules hold. The
+// text:
 //
 //   trireme tuning 1
 //   [products]
@@ -19,8 +20,10 @@
 #include <vector>
 
 #include "comm/collective_table.h"
+#include "comm/communicator.h"
 #include "model/hf_config.h"
 #include "tensor/gemm_table.h"
+#include "trainer/run_config.h"
 
 namespace trireme {
 
@@ -43,6 +46,16 @@ struct Tuning {
     use_gemm_table(table);
   }
 };
+
+// What a run goes by: the choices of run.tuning, or else those that the checkpoint at `checkpoint` (a folder, or empty) was
+// trained with, or else the rules. Puts those of products in force, and writes the file to the run's folder. The same on all
+// ranks; throws ConfigError on all where a file is wrong or names what this machine lacks. Collective over `world`.
+struct ChosenTuning {
+  Tuning tuning;
+  std::string text;     // of the file; empty: the rules
+  std::string warning;  // of rank 0: bits differ from here on; or empty
+};
+ChosenTuning choose_tuning(Communicator& world, const RunSection& run, const std::filesystem::path& checkpoint);
 
 // The products of training a model: each layer's forward and both backwards, of `tokens` tokens a micro-batch on one of
 // `tensor_ranks` ranks. Each shape once.
