@@ -75,7 +75,7 @@ void tune(Communicator& world, const std::string& file, const std::string& confi
     if (!timings.empty())
       std::printf(", and ways for %zu sizes of collectives:\n%s", timings.size(), describe(timings, tuning.collectives).c_str());
     else
-      std::printf("%s\n", world.size() == 1 ? "; collectives are measured under mpirun" : "; collectives of these groups have one way each");
+      std::printf("; collectives %s\n", world.size() == 1 ? "are measured under mpirun" : "of these groups have one way each");
     std::printf("give it to a run as run.tuning=%s\n", file.c_str());
   });
 }

@@ -139,11 +139,13 @@ void fp8_quantize(uint8_t* out, int64_t ld_out, const void* x, DType dtype, int6
     const bool vector = columns % kMost == 0 && ld_out % kMost == 0 && aligned16(x) &&
                         reinterpret_cast<uintptr_t>(out) % kMost == 0;
     const int64_t pieces = rows * divide_up(ld_out, vector ? kMost : 1);
-    const LaunchShape shape{dim3(static_cast<unsigned>(std::min<int64_t>(divide_up(pieces, kThreads), 1 << 16))), dim3(kThreads)};
+    const int64_t blocks = std::min<int64_t>(divide_up(pieces, kThreads), 1 << 16);
+    const LaunchShape shape{dim3(static_cast<unsigned>(blocks)), dim3(kThreads)};
+    const T* in = static_cast<const T*>(x);
     if (vector)
-      launch("fp8_quantize", quantize_kernel<T, kMost>, shape, out, ld_out, static_cast<const T*>(x), rows, columns, type, scales);
+      launch("fp8_quantize", quantize_kernel<T, kMost>, shape, out, ld_out, in, rows, columns, type, scales);
     else
-      launch("fp8_quantize", quantize_kernel<T, 1>, shape, out, ld_out, static_cast<const T*>(x), rows, columns, type, scales);
+      launch("fp8_quantize", quantize_kernel<T, 1>, shape, out, ld_out, in, rows, columns, type, scales);
   });
 }
 
