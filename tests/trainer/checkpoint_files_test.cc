@@ -114,7 +114,9 @@ TEST(Checkpoint, AFailedWriteKeepsTheOneBeforeAndIsReportedOnAllRanks) {
     expect_failure("File too large");
     if (world.rank() == 0) setrlimit(RLIMIT_FSIZE, &before);
     world.barrier();
-    EXPECT_FALSE(fs::exists(temporary));
+    if (world.rank() == 0) {  // it makes the next one
+      EXPECT_FALSE(fs::exists(temporary));
+    }
     // NaN is not saved, whichever rank has it.
     float& weight = *r.buckets.buckets()[0].values.data<float>();
     const float good = weight;
