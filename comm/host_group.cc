@@ -22,21 +22,6 @@ namespace {
 constexpr size_t kLine = 64;
 constexpr int kEagerSpins = 100, kSpins = 400, kYields = 50;  // about 10 us, then as long again if no one else wants the core
 
-// Equal for equal calls; for two others with chance 2^-32.
-uint32_t id_of(const OpCall& call) {
-  uint64_t h = static_cast<uint64_t>(call.kind) | static_cast<uint64_t>(call.dtype) << 8 |
-               static_cast<uint64_t>(call.op) << 16 | static_cast<uint64_t>(call.shape.rank()) << 24 |
-               static_cast<uint64_t>(call.on_device) << 31 |
-               static_cast<uint64_t>(static_cast<uint32_t>(call.peer)) << 32;
-  const auto mix = [&h](uint64_t word) {
-    h = (h ^ word) * 0x9e3779b97f4a7c15ull;
-    h ^= h >> 32;
-  };
-  mix(static_cast<uint64_t>(static_cast<uint32_t>(call.tag)));
-  for (int64_t d : call.shape.dims()) mix(static_cast<uint64_t>(d));
-  return static_cast<uint32_t>(h >> 32 ^ h);
-}
-
 constexpr size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
 // Where an input is, but for offsets in HostMemory.
@@ -218,7 +203,8 @@ void HostGroup::post_and_compare(const Collective& c) {
   Post& mine = slots_[rank_].posts[++num_posts_ % 2];
   Head head;
   mine.call = c.call;
-  head.call_id = id_of(c.call);
+  const uint64_t id = fingerprint(c.call);
+  head.call_id = static_cast<uint32_t>(id >> 32 ^ id);  // of two calls that differ it is the same with chance 2^-32
   head.input_at = kOutOfReach;
   const size_t num_bytes = input_bytes(c);
   if (memory_.num_bytes != 0 && !(can_be_posted(c) && table_.choose(case_of(c)) == CollectiveWay::kPosts)) {

@@ -33,20 +33,6 @@ ncclDataType_t type_of(DType dtype) {
 
 ncclRedOp_t op_of(ReduceOp op) { return op == ReduceOp::kSum ? ncclSum : op == ReduceOp::kMax ? ncclMax : ncclMin; }
 
-// Equal for equal calls, the same on all ranks.
-uint64_t id_of(const OpCall& call) {
-  uint64_t h = 0;
-  const auto mix = [&h](uint64_t word) {
-    h = (h ^ word) * 0x9e3779b97f4a7c15ull;
-    h ^= h >> 32;
-  };
-  mix(static_cast<uint64_t>(call.kind) | static_cast<uint64_t>(call.dtype) << 8 | static_cast<uint64_t>(call.op) << 16 |
-      static_cast<uint64_t>(static_cast<uint32_t>(call.peer)) << 32);
-  mix(static_cast<uint64_t>(call.shape.rank()));
-  for (int64_t d : call.shape.dims()) mix(static_cast<uint64_t>(d));
-  return h;
-}
-
 // One communicator of NCCL. What goes wrong is met by the thread that calls, or by the watchdog, which asks whether calls
 // under way have failed: whoever is first aborts, which lets the device's kernels end, and keeps the words.
 class Group {
@@ -192,7 +178,7 @@ class NcclWay final : public DeviceWay {
     if (host_->size() == 1) return staged_->run(c);
     trireme::check<CommError>(c.device.index == device_, host_->label(), ": ", c.call, ": the tensor is on ", c.device,
                               ", this communicator was connected for cuda:", device_);
-    if (const uint64_t id = id_of(c.call); !seen_.contains(id)) {
+    if (const uint64_t id = fingerprint(c.call); !seen_.contains(id)) {
       compare(c.call);
       if (seen_.size() >= kMostSeen) seen_.clear();
       seen_.insert(id);

@@ -37,6 +37,20 @@ struct OpCall {
 // "all_reduce bf16[4096]", "broadcast f32[3] on cuda from rank 1", "recv f32[8] from rank 2, tag 5".
 std::ostream& operator<<(std::ostream& out, const OpCall& call);
 
+// Equal for equal calls, the same on all ranks.
+inline uint64_t fingerprint(const OpCall& call) {
+  uint64_t h = static_cast<uint64_t>(call.kind) | static_cast<uint64_t>(call.dtype) << 8 |
+               static_cast<uint64_t>(call.op) << 16 | static_cast<uint64_t>(call.shape.rank()) << 24 |
+               static_cast<uint64_t>(call.on_device) << 31 | static_cast<uint64_t>(static_cast<uint32_t>(call.peer)) << 32;
+  const auto mix = [&h](uint64_t word) {
+    h = (h ^ word) * 0x9e3779b97f4a7c15ull;
+    h ^= h >> 32;
+  };
+  mix(static_cast<uint64_t>(static_cast<uint32_t>(call.tag)));
+  for (int64_t d : call.shape.dims()) mix(static_cast<uint64_t>(d));
+  return h;
+}
+
 // A call that a device carries out after the processor has enqueued it. From any thread; throw nothing.
 class DeviceCall {
  public:
