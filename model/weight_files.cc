@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/nearest_name.h"
 #include "model/copy_box.h"
+#include "model/weight_names.h"
 
 namespace trireme {
 namespace {
@@ -127,10 +128,10 @@ void WeightSource::open_index(const std::filesystem::path& folder, const std::fi
 }
 
 const WeightSource::Location* WeightSource::find(const std::string& name) const {
-  auto it = by_name_.find(name);
-  for (const char* prefix : {"transformer.", "model."})
-    if (it == by_name_.end() && name.starts_with(prefix)) it = by_name_.find(name.substr(std::strlen(prefix)));
-  return it == by_name_.end() ? nullptr : &it->second;
+  if (const auto it = by_name_.find(name); it != by_name_.end()) return &it->second;
+  for (const std::string& other : names_in_files(name))
+    if (const auto it = by_name_.find(other); it != by_name_.end()) return &it->second;
+  return nullptr;
 }
 
 const WeightSource::Location& WeightSource::at(const std::string& name) const {

@@ -32,7 +32,7 @@ class WeightSource {
   // Of all tensors: shards in the index's order, then the order of their data.
   const std::vector<std::string>& names() const { return names_; }
 
-  // Files saved from the bare model lack the prefix "transformer." or "model."; a name with it finds them too.
+  // Under any of names_in_files(name): without the family's prefix, or as older files call it.
   bool has(const std::string& name) const { return find(name) != nullptr; }
   // Throws FileError with the nearest name.
   WeightInfo info(const std::string& name) const;

@@ -109,6 +109,18 @@ TEST_F(WeightFiles, APrefixOfTheWholeModelIsOptional) {
   EXPECT_FALSE(source.has("transformer.model.h.0.weight"));
 }
 
+TEST_F(WeightFiles, NamesOfBertsFirstYearsAreFound) {
+  write_tensors(folder() / "model.safetensors", {{"encoder.layer.0.LayerNorm.gamma", DType::kF32, {2}},
+                                                 {"bert.pooler.dense.bias", DType::kF32, {3}},
+                                                 {"cls.predictions.bias", DType::kF32, {5}}});
+  const WeightSource source = WeightSource::open(folder());
+  EXPECT_EQ(source.info("bert.encoder.layer.0.LayerNorm.weight").shape, Shape({2}));
+  EXPECT_EQ(source.info("bert.encoder.layer.0.LayerNorm.weight").name, "encoder.layer.0.LayerNorm.gamma");
+  EXPECT_EQ(source.info("bert.pooler.dense.bias").shape, Shape({3}));
+  EXPECT_EQ(source.info("cls.predictions.decoder.bias").shape, Shape({5}));
+  EXPECT_FALSE(source.has("bert.encoder.layer.0.LayerNorm.bias"));
+}
+
 TEST_F(WeightFiles, WhatTheModelWantsIsComparedByName) {
   write_tensors(folder() / "model.safetensors", {{"h.0.weight", DType::kF32, {2, 3}}});
   const WeightSource source = WeightSource::open(folder());
