@@ -8,12 +8,22 @@ namespace {
 struct Entry {
   const char* model_type;
   const Family& (*family)();
+  bool decoder;
 };
 
 constexpr Entry kFamilies[] = {
-    {"gpt2", gpt2_family},
-    {"llama", llama_family},
+    {"gpt2", gpt2_family, true},
+    {"llama", llama_family, true},
 };
+
+const Entry& entry_of(const ModelConfig& config) {
+  std::string known;
+  for (const Entry& e : kFamilies) {
+    if (config.model_type == e.model_type) return e;
+    known += (known.empty() ? "" : ", ") + std::string(e.model_type);
+  }
+  throw ConfigError("model.model_type=" + config.model_type + " is not a family of this build; use one of " + known);
+}
 
 }  // namespace
 
@@ -23,13 +33,7 @@ std::vector<std::string> family_names() {
   return names;
 }
 
-const Family& family_of(const ModelConfig& config) {
-  std::string known;
-  for (const Entry& e : kFamilies) {
-    if (config.model_type == e.model_type) return e.family();
-    known += (known.empty() ? "" : ", ") + std::string(e.model_type);
-  }
-  throw ConfigError("model.model_type=" + config.model_type + " is not a family of this build; use one of " + known);
-}
+const Family& family_of(const ModelConfig& config) { return entry_of(config).family(); }
+bool is_decoder(const ModelConfig& config) { return entry_of(config).decoder; }
 
 }  // namespace trireme

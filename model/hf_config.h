@@ -1,4 +1,4 @@
-// What a model is: the config.json of the Hugging Face form, for the GPT-2 and Llama families. The same keys stand under
+// What a model is: the config.json of the Hugging Face form, for the families of model/families.cc. The same keys stand under
 // `model:` in a run's YAML.
 #pragma once
 
@@ -22,8 +22,30 @@ enum class UnknownKeys : uint8_t {
   kRefuse,  // an error unless it is one of those Hugging Face writes: a run's YAML, where it is a typing mistake
 };
 
+// What stands on a model's blocks.
+enum class HeadKind : uint8_t {
+  kLanguageModel,           // decoders: the next token; encoders: the masked ones (BertForMaskedLM)
+  kPretraining,             // masked tokens, and whether the second sentence follows the first (BertForPreTraining)
+  kSequenceClassification,  // BertForSequenceClassification
+  kTokenClassification,     // BertForTokenClassification
+  kQuestionAnswering,       // where an answer begins and ends (BertForQuestionAnswering)
+  kEmbedding,               // a vector for each text, of the base model alone (BertModel)
+};
+enum class ProblemType : uint8_t { kSingleLabel, kMultiLabel, kRegression };  // of a sequence's classification
+enum class Pooling : uint8_t { kMean, kCls };                                 // of a text's hidden states
+
+struct HeadSpec {
+  HeadKind kind = HeadKind::kLanguageModel;
+  std::vector<std::string> labels;  // by id; a classifier's outputs
+  ProblemType problem = ProblemType::kSingleLabel;
+  Pooling pooling = Pooling::kMean;  // kEmbedding; sentence-transformers keeps both beside the model, not in config.json
+  bool normalize = true;             // kEmbedding: to length 1
+  bool operator==(const HeadSpec&) const = default;
+};
+
 struct ModelConfig {
-  std::string model_type;  // "gpt2" or "llama"
+  std::string model_type;  // of a family in model/families.cc
+  HeadSpec head;           // from architectures, id2label, problem_type; decoders have kLanguageModel alone
 
   // GPT-2 also reads its own names: n_embd, n_layer, n_head, n_inner, n_positions, activation_function.
   int64_t vocab_size = 0;               // 1 to 2^28
@@ -42,6 +64,9 @@ struct ModelConfig {
   double embd_dropout = 0;   // embd_pdrop, GPT-2 alone; probabilities below 1, 0.1 by default in GPT-2, 0 in Llama
   double attn_dropout = 0;   // attn_pdrop; Llama: attention_dropout
   double resid_dropout = 0;  // resid_pdrop, GPT-2 alone
+
+  int64_t type_vocab_size = 0;     // BERT, RoBERTa: kinds of token types
+  double classifier_dropout = 0;  // encoders: before a classifier; the family's default where config.json has none
 
   bool tie_word_embeddings = false;  // default: true in GPT-2, false in Llama
   bool attention_bias = false;       // Llama; GPT-2: always true

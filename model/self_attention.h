@@ -1,4 +1,4 @@
-// Attention among the tokens of each sequence, as every decoder's block has it.
+// Attention among the tokens of each sequence, as every block has it.
 #pragma once
 
 #include "model/transformer.h"
@@ -9,7 +9,8 @@ namespace trireme {
 class SelfAttention {
  public:
   // The heads are split over the tensor ranks. Throws ConfigError where they do not divide.
-  SelfAttention(const LayerContext& context, const ModelConfig& config, int layer);
+  // `causal`: a token sees none after it (decoders).
+  SelfAttention(const LayerContext& context, const ModelConfig& config, int layer, bool causal = true);
 
   const HeadLayout& heads() const { return heads_; }  // this rank's
   // qkv [T, H+2K], rotated already where a model rotates. Returns [T, H]. In training with dropout on the attention
@@ -21,6 +22,7 @@ class SelfAttention {
   int layer_;
   HeadLayout heads_;
   double dropout_;
+  bool causal_;
 };
 
 }  // namespace trireme

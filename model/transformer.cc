@@ -1,7 +1,10 @@
 #include "model/transformer.h"
 
+#include <cmath>
+
 #include "parallel/tensor_collectives.h"
 #include "tensor/on_device.h"
+#include "tensor/ops/cross_entropy.h"
 #include "tensor/ops/embedding.h"
 
 namespace trireme {
@@ -13,9 +16,22 @@ TokenBatch batch_on(Device device, const TokenBatch& batch, const ModelConfig& c
   check_ids(batch.positions, config.max_position_embeddings);
   if (batch.labels.defined()) check_labels(batch.labels, config.vocab_size);
   TokenBatch b = batch;
-  for (Tensor* t : {&b.ids, &b.positions, &b.labels, &b.row_keys}) *t = to_device(*t, device);
+  for (Tensor* t : {&b.ids, &b.positions, &b.types, &b.labels, &b.sequence_labels, &b.row_keys})
+    if (t->defined()) *t = to_device(*t, device);
   b.segments.device_starts = to_device(b.segments.starts, device);
   return b;
+}
+
+double loss_weight(const TokenBatch& batch, const std::vector<float>& class_weights) {
+  check_on_host("loss_weight", "labels", batch.labels);
+  double weight = 0;
+  if (batch.labels.dtype() == DType::kF32) {
+    for (const float label : batch.labels.span<float>()) weight += !std::isnan(label);
+    return weight;
+  }
+  for (const int32_t label : batch.labels.span<int32_t>())
+    if (label != kIgnoreLabel) weight += class_weights.empty() ? 1.0 : static_cast<double>(class_weights.at(label));
+  return weight;
 }
 
 DropoutRows PassContext::dropout_rows(double p, uint32_t layer, DropoutSite site, const Communicator& tp,
@@ -25,6 +41,10 @@ DropoutRows PassContext::dropout_rows(double p, uint32_t layer, DropoutSite site
   rows.rule = {static_cast<float>(p), dropout_seed, dropout_stream(layer, site)};
   rows.row_keys = own_rows_only ? own_rows(batch.row_keys, tp) : batch.row_keys;
   return rows;
+}
+
+Tensor Head::outputs(const Tensor&, const PassContext&) const {
+  throw Error("the head of this model has no outputs that a task could judge; it is a language model's");
 }
 
 ModelChunk::ModelChunk(const LayerContext& context, const ModelConfig& config, const ChunkSpec& spec, int chunk,
@@ -82,10 +102,12 @@ Tensor ModelChunk::forward(const Tensor& x, const PassContext& pass, Tape* tape,
     };
     const bool hooked = tape && hooks.begins;
     if (hooked) begin_head();  // the output layer's gradients are computed in forward
+    if (pass.outputs) *pass.outputs = head_->outputs(h, pass);
     TokenLoss result = head_->loss(h, pass);
     if (loss) *loss = result;
     return hooked ? on_backward(result.loss, begin_head, {}) : result.loss;
   }
+  if (head_ && pass.outputs) *pass.outputs = head_->outputs(h, pass);
   if (tape && hooks.begins) h = on_backward(h, [begins = hooks.begins, group] { begins(group); }, {});
   return h;
 }

@@ -19,10 +19,33 @@ namespace trireme {
 struct TokenBatch {
   Tensor ids;        // i32 [T]
   Tensor positions;  // i32 [T], within the segment
-  Tensor labels;     // i32 [T], -100 = no loss; undefined for generation
+  Tensor types;      // i32 [T], token types; undefined: all 0
+  Tensor labels;     // what the head's loss takes, see BatchLabels; undefined: no loss is wanted
+  Tensor sequence_labels;  // i32 [S], HeadKind::kPretraining: 0 the second sentence follows the first, 1 it does not
   Tensor row_keys;   // i64 [T], sample number * 2^20 + place in the sample: what dropout masks are keyed by
   Segments segments;
   int64_t tokens() const { return ids.dim(0); }
+};
+
+// The labels that a head takes, S segments in T tokens:
+//   kLanguageModel, kPretraining,      i32 [T], -100 = no loss
+//   kTokenClassification
+//   kSequenceClassification            single label: i32 [S], -100 = no loss; multi-label (0 or 1) and regression: f32 [S, C],
+//                                      NaN = no loss
+//   kQuestionAnswering                 i32 [S, 2], first and last token of the answer within the segment, -100 = no loss
+//   kEmbedding                         i32 [S], which segment belongs to this one (its pair), -100 = none: the softmax over
+//                                      all segments that have no label of their own is to find it
+// A loss is the mean over the entries that are given (with class weights: weighted, as PyTorch's cross_entropy), of the whole
+// global batch. HeadKind::kEmbedding's depends on the micro-batch, whose other segments are the wrong answers.
+double loss_weight(const TokenBatch& batch, const std::vector<float>& class_weights = {});
+
+// How a task's loss differs from the plain one.
+struct LossOptions {
+  double label_smoothing = 0;        // Szegedy et al. 2016, arXiv:1512.00567; class labels
+  std::vector<float> class_weights;  // empty: all 1
+  double r_drop = 0;                 // Liang et al. 2021, arXiv:2106.14448: weight of the divergence between the two passes of
+                                     // a sample, which stand one after the other in the batch; classification of sequences
+  double temperature = 0.05;         // HeadKind::kEmbedding
 };
 
 // The batch, which is on the CPU, where its model is: itself, or copies of its tensors on a CUDA device. Throws Error then
@@ -41,10 +64,14 @@ struct PassContext {
   Recompute recompute = Recompute::kNone;
   bool dropout = false;       // draw dropout masks (training)
   uint64_t dropout_seed = 0;
-  double loss_scale = 1;      // 1 / labelled tokens of the global batch
+  double loss_scale = 1;      // 1 / loss_weight() of the global batch, times the scale of gradients
   // Generation: the cache's rows for this step, and each layer's blocks by global layer number. Null otherwise.
   const CacheView* cache = nullptr;
   const std::vector<KvBlocks>* cache_layers = nullptr;
+  // Tasks.
+  double sequence_loss_scale = 0;             // as loss_scale, for sequence_labels
+  const LossOptions* loss_options = nullptr;  // null: the plain loss
+  Tensor* outputs = nullptr;                  // where the chunk with the head puts Head::outputs(); null: they are not wanted
 
   // The dropout rule of one place; inactive when dropout is off or p is 0. `own_rows`: the tensor it is applied to holds
   // only this rank's rows (sequence parallelism).
@@ -68,8 +95,13 @@ class Head {
  public:
   virtual ~Head() = default;
   virtual TokenLoss loss(const Tensor& x, const PassContext& pass) const = 0;
-  // f32 logits [rows, vocabulary] of chosen rows (of all T) of x, on every tensor rank.
+  // f32 logits [rows, vocabulary] of chosen rows (of all T) of x, on every tensor rank. For generation.
   virtual Tensor logits(const Tensor& x, const std::vector<int64_t>& rows) const = 0;
+  // What a task judges a batch by, f32 on the CPU, on every tensor rank:
+  //   kSequenceClassification [S, C] logits; kTokenClassification [T, C] logits; kQuestionAnswering [T, 2] logits of begin and
+  //   end; kEmbedding [S, D]; kLanguageModel of encoders: logits [labelled tokens, vocabulary].
+  // Records nothing. Throws Error for a head that no task has.
+  virtual Tensor outputs(const Tensor& x, const PassContext& pass) const;
 };
 
 class Family {
@@ -87,6 +119,8 @@ class Family {
 // The family of config.model_type. Throws ConfigError naming the known ones.
 const Family& family_of(const ModelConfig& config);
 std::vector<std::string> family_names();
+// Whether it writes text from left to right: attention is causal, and a label is the token after.
+bool is_decoder(const ModelConfig& config);
 
 // Which part of the model a chunk is. Layers are global numbers.
 struct ChunkSpec {

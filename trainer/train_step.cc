@@ -35,10 +35,14 @@ class ModelWork final : public StageWork {
   Device device() const override { return model_.parameters().all()[0]->value.device(); }
 
   Tensor forward(int micro_batch, int chunk, const Tensor& x, Tape* tape) override {
-    const PassContext pass{batches_[micro_batch], pass_.recompute,  pass_.dropout, pass_.dropout_seed,
-                           pass_.loss_scale,      nullptr,          nullptr};
+    PassContext pass{batches_[micro_batch], pass_.recompute, pass_.dropout, pass_.dropout_seed, pass_.loss_scale};
+    pass.sequence_loss_scale = pass_.sequence_loss_scale;
+    pass.loss_options = pass_.loss_options;
+    Tensor out;
+    if (outputs_) pass.outputs = &out;
     TokenLoss loss;
     Tensor y = model_.chunks()[chunk]->forward(x, pass, tape, hooks_, &loss);
+    if (out.defined()) outputs_->push_back(out);
     losses_.push_back(std::move(loss.totals));
     return y;
   }
@@ -51,6 +55,9 @@ class ModelWork final : public StageWork {
   }
 
   OpObserver* observer() override { return observer_; }
+
+  // Where the outputs of the last stage's forwards go, in their order.
+  void want(std::vector<Tensor>* outputs) { outputs_ = outputs; }
 
   // Of the forwards so far, in their order.
   double loss_sum() const {
@@ -68,8 +75,28 @@ class ModelWork final : public StageWork {
   OpObserver* observer_;
   GroupHooks hooks_;
   bool last_ = false;
+  std::vector<Tensor>* outputs_ = nullptr;
   std::vector<VocabularyTotals> losses_;
 };
+
+// Of one data rank's micro-batches, and then of all.
+struct LabelCounts {
+  double labels = 0, sequences = 0, tokens = 0;
+};
+LabelCounts count(const std::vector<TokenBatch>& batches, const ShardedModel& model, const LossOptions& loss) {
+  LabelCounts n;
+  for (const TokenBatch& b : batches) {
+    const double labels = b.labels.defined() ? loss_weight(b, loss.class_weights) : 0;
+    n.labels += labels;
+    n.tokens += is_decoder(model.config()) ? labels : static_cast<double>(b.tokens());
+    if (!b.sequence_labels.defined()) continue;
+    const auto sequences = b.sequence_labels.span<int32_t>();
+    n.sequences += static_cast<double>(sequences.size()) - static_cast<double>(std::count(sequences.begin(), sequences.end(), kIgnoreLabel));
+  }
+  const auto sums = sum_over(model.mesh().dp(), {n.labels, n.sequences, n.tokens});
+  return {sums[0], sums[1], sums[2]};
+}
+double share(double scale, double count) { return count > 0 ? scale / count : 0; }
 
 // The micro-batches where the model is.
 std::vector<TokenBatch> batches_beside(const ShardedModel& model, const std::vector<TokenBatch>& batches) {
@@ -82,12 +109,6 @@ std::vector<TokenBatch> batches_beside(const ShardedModel& model, const std::vec
 constexpr double kMostGradNorm = 1e19;
 
 }  // namespace
-
-int64_t count_labels(const TokenBatch& batch) {
-  check_on_host("count_labels", "labels", batch.labels);
-  const auto labels = batch.labels.span<int32_t>();
-  return std::count_if(labels.begin(), labels.end(), [](int32_t label) { return label != -100; });
-}
 
 TrainStep::TrainStep(ShardedModel& model, ParameterBuckets& buckets, Optimizer& optimizer,
                      const TrainStepOptions& options)
@@ -107,14 +128,14 @@ const Schedule& TrainStep::schedule_for(int micro_batches, bool forward_only) {
 StepResult TrainStep::forward_backward(const std::vector<TokenBatch>& micro_batches) {
   const Mesh& mesh = model_.mesh();
   StepResult result;
-  double labels = 0;
-  for (const TokenBatch& b : micro_batches) labels += static_cast<double>(count_labels(b));
-  result.tokens = static_cast<int64_t>(sum_over(mesh.dp(), {labels})[0]);
-  check<Error>(result.tokens > 0, "a global batch has no labelled token; check data.train and data.packing");
+  const LabelCounts counted = count(micro_batches, model_, options_.loss);
+  result.tokens = static_cast<int64_t>(counted.tokens);
+  check<Error>(counted.labels > 0, "a global batch has no label to learn from; check data.train and data.packing");
 
   const std::vector<TokenBatch> batches = batches_beside(model_, micro_batches);
-  const PassContext pass{batches[0], options_.recompute, true, options_.dropout_seed,
-                         loss_scale_.value / static_cast<double>(result.tokens), nullptr, nullptr};
+  PassContext pass{batches[0], options_.recompute, true, options_.dropout_seed, share(loss_scale_.value, counted.labels)};
+  pass.sequence_loss_scale = share(loss_scale_.value, counted.sequences);
+  pass.loss_options = &options_.loss;
   buckets_.begin_step();
   ModelWork work(model_, batches, pass, &buckets_, activity_, profiler_);
   const Schedule& schedule = schedule_for(static_cast<int>(micro_batches.size()), false);
@@ -129,7 +150,7 @@ StepResult TrainStep::forward_backward(const std::vector<TokenBatch>& micro_batc
     profiler_->phase("rest of the reductions", reduced, std::chrono::steady_clock::now());
   }
   // Only last stages have a loss; every tensor rank of one has the same.
-  result.loss = sum_over(mesh.pp(), sum_over(mesh.dp(), {work.loss_sum()}))[0] / static_cast<double>(result.tokens);
+  result.loss = sum_over(mesh.pp(), sum_over(mesh.dp(), {work.loss_sum()}))[0] / counted.labels;
   result.grad_norm = std::sqrt(buckets_.squared_norm()) / loss_scale_.value;
   return result;
 }
@@ -153,20 +174,22 @@ StepResult TrainStep::run(const std::vector<TokenBatch>& micro_batches, double l
   return result;
 }
 
-EvaluationResult TrainStep::evaluate(const std::vector<TokenBatch>& micro_batches) {
+EvaluationResult TrainStep::evaluate(const std::vector<TokenBatch>& micro_batches, std::vector<Tensor>* outputs) {
   const Mesh& mesh = model_.mesh();
-  double labels = 0, loss = 0;
+  const LabelCounts counted = count(micro_batches, model_, options_.loss);
+  double loss = 0;
   if (!micro_batches.empty()) {
-    for (const TokenBatch& b : micro_batches) labels += static_cast<double>(count_labels(b));
     const std::vector<TokenBatch> batches = batches_beside(model_, micro_batches);
-    const PassContext pass{batches[0], Recompute::kNone, false, 0, 0, nullptr, nullptr};
+    PassContext pass{batches[0], Recompute::kNone, false, 0, share(1, counted.labels)};
+    pass.sequence_loss_scale = share(1, counted.sequences);
+    pass.loss_options = &options_.loss;
     ModelWork work(model_, batches, pass, nullptr, activity_, nullptr);
+    work.want(outputs);
     run_schedule(schedule_for(static_cast<int>(micro_batches.size()), true), mesh.pp(), work);
     loss = work.loss_sum();
   }
-  const auto sums = sum_over(mesh.dp(), {loss, labels});
-  const double total = sum_over(mesh.pp(), {sums[0]})[0];
-  return {sums[1] > 0 ? total / sums[1] : 0, static_cast<int64_t>(sums[1])};
+  const double total = sum_over(mesh.pp(), sum_over(mesh.dp(), {loss}))[0];
+  return {share(total, counted.labels), counted.labels};
 }
 
 }  // namespace trireme

@@ -20,12 +20,13 @@ struct TrainStepOptions {
   Recompute recompute = Recompute::kNone;
   double clip_grad_norm = 1.0;  // 0: no clipping
   uint64_t dropout_seed = 0;
+  LossOptions loss = {};
   bool scale_loss = false;      // dynamic loss scaling: for f16 storage
 };
 
 struct StepResult {
-  double loss = 0;          // mean over the labelled tokens of the global batch
-  int64_t tokens = 0;       // labelled tokens of the global batch
+  double loss = 0;          // mean over the labels of the global batch, see loss_weight()
+  int64_t tokens = 0;       // of the global batch: labelled ones of a decoder, else all
   double grad_norm = 0;     // before clipping
   bool skipped = false;     // loss or gradients were not finite, or past 1e19: nothing was changed but the loss scale
   PipelineReport pipeline;  // of this rank
@@ -35,7 +36,7 @@ struct StepResult {
 
 struct EvaluationResult {
   double loss = 0;
-  int64_t tokens = 0;
+  double weight = 0;  // of the labels: loss_weight(), over all ranks
 };
 
 // Called with what the rank does, for the watchdog; may be empty.
@@ -51,7 +52,9 @@ class TrainStep {
   StepResult run(const std::vector<TokenBatch>& micro_batches, double learning_rate, int64_t step);
   // As run() without the update: gradients stay in the buckets' shards, times loss_scale().value.
   StepResult forward_backward(const std::vector<TokenBatch>& micro_batches);
-  EvaluationResult evaluate(const std::vector<TokenBatch>& micro_batches);
+  // outputs: null, or where each micro-batch's Head::outputs() go, in their order, on the ranks of the last stage. Batches
+  // without labels have no loss.
+  EvaluationResult evaluate(const std::vector<TokenBatch>& micro_batches, std::vector<Tensor>* outputs = nullptr);
 
   // With options.scale_loss, a run's first or that of where it goes on; else 1. The same on all ranks.
   const LossScale& loss_scale() const { return loss_scale_; }
@@ -73,8 +76,5 @@ class TrainStep {
   Profiler* profiler_ = nullptr;
   std::vector<Schedule> schedules_;  // by shape, made on first use
 };
-
-// Rows whose label is not -100.
-int64_t count_labels(const TokenBatch& batch);
 
 }  // namespace trireme

@@ -172,7 +172,7 @@ void VocabularyTotals::add(const Tensor& maximum, const Tensor& sum_exp, const T
 VocabularyTotals::Sums VocabularyTotals::get() const {
   if (!totals_.defined()) return sums_;
   const auto totals = fetched<std::array<double, 3>>(totals_.raw(), totals_.device());
-  return {totals[0], static_cast<int64_t>(totals[1])};
+  return {totals[0] + sums_.loss, static_cast<int64_t>(totals[1])};
 }
 
 }  // namespace trireme

@@ -61,6 +61,9 @@ class VocabularyTotals {
   // From rows whose three numbers are those of the whole vocabulary. Rows with kIgnoreLabel count for nothing.
   void add(const Tensor& maximum, const Tensor& sum_exp, const Tensor& target, const Tensor& labels);
 
+  // A loss that is known already.
+  void add(double loss) { sums_.loss += loss; }
+
   struct Sums {
     double loss = 0;
     int64_t tokens = 0;
