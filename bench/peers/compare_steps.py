@@ -1,14 +1,15 @@
 """Alternates training steps of several programs and prints medians and ratios, so that noise meets all alike.
 
   python compare_steps.py BUILD/bin PYTHON [batch=4] [length=64] [micro_batches=1] [rounds=9] [threads=2] [preload=LIBRARY]
-                          [clip=0] [only=NAME,NAME] [exactly=NAME,NAME]
+                          [clip=0] [llmc=EXECUTABLE] [only=NAME,NAME] [exactly=NAME,NAME]
 
 Every round runs one step of each program: the floor, Trireme at layouts and settings, and PyTorch (which PYTHON has) in
-its best known settings. preload is an allocator for PyTorch (tcmalloc: glibc's costs it many page faults). Left out
-unless named: Trireme with two ranks, with recomputation, and with products in bf16x3, bf16 or f16 (run.matmul_precision).
-`only` names the beginnings of the programs' names, `exactly` the whole names. All take the same tokens a step: with two data ranks
-each has half of the batch. Ranks have one thread each. The floor and PyTorch know no micro-batches. README.md says how to
-set PYTHON up.
+its best known settings. preload is an allocator for PyTorch (tcmalloc: glibc's costs it many page faults). llmc is a
+build of llmc_step.c and adds "llm.c"; any program that keeps to the contract at the top of that file will do. Left out
+unless named: Trireme with two ranks, with recomputation, and with products in bf16x3, bf16 or f16
+(run.matmul_precision). `only` names the beginnings of the programs' names, `exactly` the whole names. All take the same
+tokens a step: with two data ranks each has half of the batch. Ranks have one thread each. The floor, PyTorch and llm.c
+know no micro-batches, llm.c no clipping. README.md says how to set PYTHON up.
 """
 import os
 import pathlib
@@ -63,7 +64,7 @@ def main():
         sys.exit(__doc__)
     programs, python = pathlib.Path(sys.argv[1]), sys.argv[2]
     args = {"batch": "4", "length": "64", "micro_batches": "1", "rounds": "9", "threads": "2", "preload": "", "only": "",
-            "exactly": "", "clip": "0"}
+            "exactly": "", "clip": "0", "llmc": ""}
     for word in sys.argv[3:]:
         name, _, value = word.partition("=")
         if name not in args:
@@ -96,8 +97,10 @@ def main():
         "pytorch plain attention": ([*peer, "adamw=fused", "attention=plain"], tuned),
         "pytorch compiled": ([*peer, "adamw=fused", "compile=1"], tuned),
     }
+    if args["llmc"]:
+        every["llm.c"] = ([args["llmc"], batch, length], threads)
     wanted = [n for n in every if (any(n.startswith(o) for o in args["only"].split(",")) if args["only"]
-                                   else n in ("floor", "trireme") or n.startswith("pytorch"))]
+                                   else n in ("floor", "trireme", "llm.c") or n.startswith("pytorch"))]
     if args["exactly"]:
         wanted = args["exactly"].split(",")
         for name in wanted:
