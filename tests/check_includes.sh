@@ -12,9 +12,10 @@ declare -A may_include=(
   [comm]="base tensor comm"
   [parallel]="base tensor comm parallel"
   [model]="base tensor comm parallel model"
-  [trainer]="base tensor data comm parallel model trainer"
+  [tasks]="base tensor data comm parallel model tasks"
+  [trainer]="base tensor data comm parallel model tasks trainer"
   [inference]="base tensor comm parallel model inference"
-  [launch]="base tensor data comm parallel model trainer inference launch"
+  [launch]="base tensor data comm parallel model tasks trainer inference launch"
 )
 
 broken=0
