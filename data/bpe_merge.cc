@@ -19,15 +19,19 @@ BpeRules::BpeRules(std::span<const BpeRule> rules) {
   }
 }
 
-void BpeMerger::merge(const BpeRules& rules, std::vector<int32_t>& symbols, size_t begin) {
+void BpeMerger::merge(const BpeRules& rules, std::vector<int32_t>& symbols, size_t begin,
+                      std::vector<ByteRange>* ranges) {
   const size_t count = symbols.size() - begin;
   if (count < 2) return;
   int32_t* first = symbols.data() + begin;
-  symbols.resize(begin +
-                 (count <= kShort ? merge_short(rules, first, count) : merge_long(rules, first, count)));
+  ByteRange* range = ranges ? ranges->data() : nullptr;
+  const size_t kept =
+      count <= kShort ? merge_short(rules, first, count, range) : merge_long(rules, first, count, range);
+  symbols.resize(begin + kept);
+  if (ranges) ranges->resize(kept);
 }
 
-size_t BpeMerger::merge_short(const BpeRules& rules, int32_t* symbols, size_t count) {
+size_t BpeMerger::merge_short(const BpeRules& rules, int32_t* symbols, size_t count, ByteRange* ranges) {
   BpeRules::Merge merges[kShort];  // of symbols i and i + 1
   for (size_t i = 0; i + 1 < count; ++i) merges[i] = rules.find(symbols[i], symbols[i + 1]);
   while (count > 1) {
@@ -36,6 +40,10 @@ size_t BpeMerger::merge_short(const BpeRules& rules, int32_t* symbols, size_t co
       if (merges[i].rank < merges[best].rank) best = i;
     if (merges[best].rank == BpeRules::kNone) break;
     symbols[best] = merges[best].result;
+    if (ranges) {
+      ranges[best].end = ranges[best + 1].end;
+      std::copy(ranges + best + 2, ranges + count, ranges + best + 1);
+    }
     --count;
     for (size_t i = best + 1; i < count; ++i) {
       symbols[i] = symbols[i + 1];
@@ -47,7 +55,7 @@ size_t BpeMerger::merge_short(const BpeRules& rules, int32_t* symbols, size_t co
   return count;
 }
 
-size_t BpeMerger::merge_long(const BpeRules& rules, int32_t* symbols, size_t count) {
+size_t BpeMerger::merge_long(const BpeRules& rules, int32_t* symbols, size_t count, ByteRange* ranges) {
   const uint32_t end = static_cast<uint32_t>(count);
   links_.resize(count);
   queue_.clear();
@@ -84,7 +92,10 @@ size_t BpeMerger::merge_long(const BpeRules& rules, int32_t* symbols, size_t cou
     if (at != 0) look_up(link.previous);
   }
   size_t kept = 0;
-  for (uint32_t at = 0; at < end; at = links_[at].next) symbols[kept++] = symbols[at];
+  for (uint32_t at = 0; at < end; at = links_[at].next) {
+    if (ranges) ranges[kept] = {ranges[at].begin, ranges[links_[at].next - 1].end};
+    symbols[kept++] = symbols[at];
+  }
   return kept;
 }
 

@@ -19,6 +19,13 @@ std::string byte_token(int byte) {
   return name;
 }
 
+// The ranges of `count` symbols that together are a character: one, or one for each byte.
+void append_ranges(size_t at, size_t length, size_t count, std::vector<ByteRange>& ranges) {
+  const size_t each = count > 1 ? 1 : length;
+  for (size_t i = 0; i < count; ++i)
+    ranges.push_back({static_cast<uint32_t>(at + i), static_cast<uint32_t>(at + i + each)});
+}
+
 }  // namespace
 
 BpeModel::BpeModel(Vocabulary vocabulary, std::vector<BpeRule> rules, BpeOptions options,
@@ -83,20 +90,28 @@ int32_t BpeModel::character_id(uint32_t code_point) const {
 }
 
 void BpeModel::encode(const Pieces& pieces, std::vector<int32_t>& ids) const {
-  check<Error>(pieces.text.size() < (size_t{1} << 31), "cannot tokenize ", pieces.text.size(),
+  check<Error>(pieces.text().size() < (size_t{1} << 31), "cannot tokenize ", pieces.text().size(),
                " bytes at once; give the text in parts below 2 GiB");
-  std::unique_ptr<Scratch> scratch;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!idle_.empty()) {
-      scratch = std::move(idle_.back());
-      idle_.pop_back();
-    }
+  scratch_.with([&](Scratch& scratch) {
+    pieces.for_each([&](std::string_view piece) { encode_piece(piece, scratch, ids); });
+  });
+}
+
+void BpeModel::encode_spans(std::string_view piece, std::vector<TokenSpan>& spans) const {
+  std::vector<int32_t> ids;
+  std::vector<ByteRange> ranges;
+  if (const auto whole = whole_token(piece)) {
+    spans.push_back({*whole, {0, static_cast<uint32_t>(piece.size())}});
+    return;
   }
-  if (!scratch) scratch = std::make_unique<Scratch>();
-  pieces.for_each([&](std::string_view piece) { encode_piece(piece, *scratch, ids); });
-  const std::lock_guard lock(mutex_);
-  idle_.push_back(std::move(scratch));
+  append_symbols(piece, ids, &ranges);
+  scratch_.with([&](Scratch& scratch) { scratch.merger.merge(rules_, ids, 0, &ranges); });
+  for (size_t i = 0; i < ids.size(); ++i) spans.push_back({ids[i], ranges[i]});
+}
+
+std::optional<int32_t> BpeModel::whole_token(std::string_view word) const {
+  if (!options_.ignore_merges) return std::nullopt;
+  return vocabulary_.find(options_.byte_level ? to_byte_alphabet(word) : std::string(word));
 }
 
 void BpeModel::encode_piece(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const {
@@ -111,38 +126,41 @@ void BpeModel::encode_piece(std::string_view piece, Scratch& scratch, std::vecto
 }
 
 void BpeModel::encode_word(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const {
-  const bool cacheable = word.size() <= BpeWordCache::kMaxBytes;
-  BpeWordCache::Key key;
+  const bool cacheable = word.size() <= WordCache::kMaxBytes;
+  WordCache::Key key;
   if (cacheable) {
-    key = BpeWordCache::key_of(word);
+    key = WordCache::key_of(word);
     if (scratch.cache.append(key, ids)) return;
   }
   const size_t begin = ids.size();
-  if (options_.ignore_merges)
-    if (const auto whole = vocabulary_.find(options_.byte_level ? to_byte_alphabet(word) : std::string(word)))
-      ids.push_back(*whole);
-  if (ids.size() == begin) {
+  if (const auto whole = whole_token(word)) {
+    ids.push_back(*whole);
+  } else {
     append_symbols(word, ids);
     scratch.merger.merge(rules_, ids, begin);
   }
   if (cacheable) scratch.cache.store(key, std::span(ids).subspan(begin));
 }
 
-void BpeModel::append_symbols(std::string_view word, std::vector<int32_t>& ids) const {
+void BpeModel::append_symbols(std::string_view word, std::vector<int32_t>& ids,
+                              std::vector<ByteRange>* ranges) const {
   bool follows_unknown = false;
   for (size_t at = 0; at < word.size();) {
     const Character c =
         options_.byte_level ? Character{static_cast<uint8_t>(word[at]), 1} : character_at(word, at);
     const int32_t id = options_.byte_level ? byte_ids_[c.code_point] : character_id(c.code_point);
+    const size_t before = ids.size();
     if (id != kNoId) {
       ids.push_back(id);
       follows_unknown = false;
     } else {
-      const size_t before = ids.size();
       append_unknown(word.substr(at, c.length), follows_unknown, ids);
       // Bytes end a run of unknown characters; a character that vanished or was fused does not.
+      if (ranges && follows_unknown && ids.size() == before && unk_id_ != kNoId)
+        ranges->back().end = static_cast<uint32_t>(at + c.length);
       follows_unknown = ids.size() == before ? follows_unknown : ids.back() == unk_id_;
     }
+    if (ranges) append_ranges(at, c.length, ids.size() - before, *ranges);
     at += c.length;
   }
 }

@@ -4,7 +4,6 @@
 
 #include <array>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -14,6 +13,7 @@
 #include "base/json.h"
 #include "data/bpe_merge.h"
 #include "data/token_model.h"
+#include "data/word_cache.h"
 
 namespace trireme {
 
@@ -33,6 +33,7 @@ class BpeModel final : public TokenModel {
   BpeModel(Vocabulary vocabulary, std::vector<BpeRule> rules, BpeOptions options, const std::string& where);
 
   void encode(const Pieces& pieces, std::vector<int32_t>& ids) const override;
+  void encode_spans(std::string_view piece, std::vector<TokenSpan>& spans) const override;
   const Vocabulary& vocabulary() const override { return vocabulary_; }
   std::optional<std::string> unk_token() const override { return options_.unk_token; }
   boost::json::object to_json() const override;
@@ -40,11 +41,13 @@ class BpeModel final : public TokenModel {
  private:
   struct Scratch {
     BpeMerger merger;
-    BpeWordCache cache;
+    WordCache cache;
   };
   void encode_piece(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const;
   void encode_word(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const;
-  void append_symbols(std::string_view word, std::vector<int32_t>& ids) const;
+  // `ranges`, if given, receives the bytes of each symbol.
+  void append_symbols(std::string_view word, std::vector<int32_t>& ids, std::vector<ByteRange>* ranges = nullptr) const;
+  std::optional<int32_t> whole_token(std::string_view word) const;  // where ignore_merges lets it stay whole
   void append_unknown(std::string_view character, bool follows_unknown, std::vector<int32_t>& ids) const;
   int32_t character_id(uint32_t code_point) const;
   bool words_begin_at_marker() const;
@@ -60,9 +63,7 @@ class BpeModel final : public TokenModel {
   std::vector<uint16_t> page_of_;
   std::vector<std::array<int32_t, 256>> pages_;
   bool marker_begins_words_ = false;
-
-  mutable std::mutex mutex_;
-  mutable std::vector<std::unique_ptr<Scratch>> idle_;  // as many as calls ever ran at once
+  ScratchPool<Scratch> scratch_;
 };
 
 // A rule list from pairs of tokens, rank by order. Throws FileError "where: ..." naming the first pair of

@@ -4,6 +4,8 @@
 #include <vector>
 
 #include "base/json.h"
+#include "base/utf8.h"
+#include "data/bert_normalizer.h"
 #include "data/unicode.h"
 
 namespace trireme {
@@ -15,7 +17,7 @@ constexpr size_t kMaxPrefixBytes = 64;
 class Sequence final : public Normalizer {
  public:
   explicit Sequence(std::vector<std::unique_ptr<Normalizer>> parts) : parts_(std::move(parts)) {}
-  void normalize(std::string& text) const override {
+  void normalize(AlignedText& text) const override {
     for (const auto& part : parts_) part->normalize(text);
   }
   double growth() const override {
@@ -31,8 +33,12 @@ class Sequence final : public Normalizer {
 class Prepend final : public Normalizer {
  public:
   explicit Prepend(std::string prefix) : prefix_(std::move(prefix)) {}
-  void normalize(std::string& text) const override {
-    if (!text.empty()) text.insert(0, prefix_);
+  void normalize(AlignedText& text) const override {
+    if (text.text().empty()) return;
+    TextRewrite out(text);
+    out.put(prefix_, 0);
+    out.keep(0, text.text().size());
+    out.finish();
   }
 
  private:
@@ -42,16 +48,19 @@ class Prepend final : public Normalizer {
 class Replace final : public Normalizer {
  public:
   Replace(std::string from, std::string to) : from_(std::move(from)), to_(std::move(to)) {}
-  void normalize(std::string& text) const override {
-    std::string out;
-    out.reserve(text.size());
+  void normalize(AlignedText& text) const override {
+    const std::string& source = text.text();
+    size_t found = source.find(from_);
+    if (found == std::string::npos) return;
+    TextRewrite out(text);
     size_t at = 0;
-    for (size_t found = text.find(from_); found != std::string::npos; found = text.find(from_, at)) {
-      out.append(text, at, found - at).append(to_);
+    for (; found != std::string::npos; found = source.find(from_, at)) {
+      out.keep(at, found);
       at = found + from_.size();
+      out.put(to_, found, at);
     }
-    if (at == 0) return;
-    text = out.append(text, at);
+    out.keep(at, source.size());
+    out.finish();
   }
   double growth() const override {
     return std::max(1.0, static_cast<double>(to_.size()) / static_cast<double>(from_.size()));
@@ -61,31 +70,114 @@ class Replace final : public Normalizer {
   std::string from_, to_;
 };
 
+bool is_ascii(std::string_view text) {
+  return std::all_of(text.begin(), text.end(), [](char c) { return static_cast<signed char>(c) >= 0; });
+}
+
 class UnicodeForm final : public Normalizer {
  public:
   explicit UnicodeForm(NormalForm form) : form_(form) {}
-  void normalize(std::string& text) const override {
-    for (char c : text)
-      if (static_cast<signed char>(c) < 0) {  // ASCII is in every normal form
-        text = normalize_unicode(text, form_);
-        return;
-      }
+  void normalize(AlignedText& text) const override {
+    if (is_ascii(text.text())) return;  // which is in every normal form
+    if (!text.is_tracked())
+      text = AlignedText(normalize_unicode(text.text(), form_));
+    else if (form_ == NormalForm::kNfd || form_ == NormalForm::kNfkd)
+      decompose(text);
+    else
+      compose(text);
   }
 
  private:
+  struct Part {
+    uint32_t code_point;
+    int combining_class;
+    size_t at;
+  };
+
+  // Each part stands for the character it is part of; where marks change places, by their places.
+  void decompose(AlignedText& text) const {
+    std::vector<Part> parts;
+    const std::string& source = text.text();
+    for (size_t at = 0; at < source.size();) {
+      const Character c = character_at(source, at);
+      for (const uint32_t part : decompose_character(c.code_point, form_))
+        parts.push_back({part, combining_class(part), at});
+      at += c.length;
+    }
+    TextRewrite out(text);
+    std::string utf8;
+    for (size_t begin = 0, end; begin < parts.size(); begin = end) {
+      for (end = begin + 1; end < parts.size() && parts[end].combining_class != 0;) ++end;
+      const size_t marks = parts[begin].combining_class == 0 ? begin + 1 : begin;
+      std::vector<Part> sorted(parts.begin() + static_cast<std::ptrdiff_t>(marks),
+                               parts.begin() + static_cast<std::ptrdiff_t>(end));
+      std::stable_sort(sorted.begin(), sorted.end(),
+                       [](const Part& a, const Part& b) { return a.combining_class < b.combining_class; });
+      for (size_t i = begin; i < end; ++i) {
+        utf8.clear();
+        append_utf8(utf8, i < marks ? parts[i].code_point : sorted[i - marks].code_point);
+        out.put(utf8, parts[i].at);
+      }
+    }
+    out.finish();
+  }
+
+  // Cuts the text where a character neither changes nor is changed by what stands before it.
+  void compose(AlignedText& text) const {
+    TextRewrite out(text);
+    const std::string_view source = out.source();
+    size_t begin = 0;
+    const auto normal = [&](size_t first, size_t last) {
+      return normalize_unicode(source.substr(first, last - first), form_);
+    };
+    for (size_t at = 0; at < source.size();) {
+      const Character c = character_at(source, at);
+      const size_t after = at + c.length;
+      if (at > begin && combining_class(c.code_point) == 0) {
+        const std::string before = normal(begin, at);
+        if (normal(begin, after) == before + normal(at, after)) {
+          out.put(before, begin, at);
+          begin = at;
+        }
+      }
+      at = after;
+    }
+    out.put(normal(begin, source.size()), begin, source.size());
+    out.finish();
+  }
+
   NormalForm form_;
 };
 
 class Lowercase final : public Normalizer {
  public:
-  void normalize(std::string& text) const override { text = lowercase_unicode(text); }
+  void normalize(AlignedText& text) const override {
+    TextRewrite out(text);
+    const std::string_view source = out.source();
+    std::string lower;
+    for (size_t at = 0; at < source.size();) {
+      const char byte = source[at];
+      if (static_cast<signed char>(byte) >= 0) {
+        out.put(byte >= 'A' && byte <= 'Z' ? static_cast<char>(byte - 'A' + 'a') : byte, at);
+        ++at;
+        continue;
+      }
+      const Character c = character_at(source, at);
+      lower.clear();
+      append_lowercase(lower, c.code_point);
+      out.put(lower, at);
+      at += c.length;
+    }
+    out.finish();
+  }
 };
 
 // Removes white space at either end.
 class Strip final : public Normalizer {
  public:
   Strip(bool left, bool right) : left_(left), right_(right) {}
-  void normalize(std::string& text) const override {
+  void normalize(AlignedText& aligned) const override {
+    const std::string& text = aligned.text();
     size_t begin = text.size(), end = 0;
     for (size_t at = 0; at < text.size();) {
       const ClassifiedCharacter c = classify_at(text, at);
@@ -97,11 +189,27 @@ class Strip final : public Normalizer {
     }
     if (!left_ && end > 0) begin = 0;
     if (!right_) end = text.size();
-    text = begin < end ? text.substr(begin, end - begin) : "";
+    aligned = begin < end ? aligned.part(begin, end) : aligned.part(0, 0);
   }
 
  private:
   bool left_, right_;
+};
+
+// Removes nonspacing marks; it is for decomposed text.
+class StripAccents final : public Normalizer {
+ public:
+  void normalize(AlignedText& text) const override {
+    if (is_ascii(text.text())) return;
+    TextRewrite out(text);
+    const std::string_view source = out.source();
+    for (size_t at = 0; at < source.size();) {
+      const Character c = character_at(source, at);
+      if (!is_combining_mark(c.code_point)) out.keep(at, at + c.length);
+      at += c.length;
+    }
+    out.finish();
+  }
 };
 
 std::unique_ptr<Normalizer> make_replace(const JsonObject& config) {
@@ -141,6 +249,15 @@ std::unique_ptr<Normalizer> make(const JsonObject& config, const std::string& wh
   if (type == "Strip")
     return std::make_unique<Strip>(config.boolean_or("strip_left", true),
                                    config.boolean_or("strip_right", true));
+  if (type == "StripAccents") return std::make_unique<StripAccents>();
+  if (type == "BertNormalizer") {
+    const bool lowercase = config.boolean_or("lowercase", true);
+    return std::make_unique<BertNormalizer>(
+        BertNormalization{.clean_text = config.boolean_or("clean_text", true),
+                          .handle_chinese_chars = config.boolean_or("handle_chinese_chars", true),
+                          .strip_accents = config.boolean_or("strip_accents", lowercase),
+                          .lowercase = lowercase});
+  }
   config.fail("type", "\"" + type + "\" is not supported");
 }
 

@@ -6,13 +6,17 @@
 #include <memory>
 #include <string>
 
+#include "data/aligned_text.h"
+
 namespace trireme {
 
 class Normalizer {
  public:
   virtual ~Normalizer() = default;
   // REQUIRES: text is well-formed UTF-8. Leaves it so. An empty text stays empty.
-  virtual void normalize(std::string& text) const = 0;
+  // In a tracked text, what replaces a character stands for what it stood for; what is put in front of one, for the
+  // same; of characters that NFC and NFKC compose, each stands for all that was composed.
+  virtual void normalize(AlignedText& text) const = 0;
   // How many bytes at most a byte becomes by replacements, so that files cannot ask for memory without bound.
   virtual double growth() const { return 1; }
 };
@@ -20,7 +24,7 @@ class Normalizer {
 constexpr double kMaxTextGrowth = 1024;
 
 // `config` is the object of the file; `where` and `path` name it in messages. Types: Sequence, Prepend,
-// Replace (of a string), NFC, NFD, NFKC, NFKD, Lowercase, Strip. Throws FileError naming any other type, and
+// Replace (of a string), NFC, NFD, NFKC, NFKD, Lowercase, Strip, StripAccents, BertNormalizer. Throws FileError naming any other type, and
 // on a growth above kMaxTextGrowth.
 std::unique_ptr<Normalizer> make_normalizer(const boost::json::object& config, const std::string& where,
                                             const std::string& path = "normalizer");

@@ -1,9 +1,11 @@
 #include "data/pretokenizer.h"
 
+#include <algorithm>
 #include <map>
 #include <optional>
 
 #include "base/json.h"
+#include "data/bert_characters.h"
 #include "data/pretokenizer_scan.h"
 #include "data/unicode.h"
 
@@ -15,27 +17,27 @@ namespace {
 template <class Cut>
 void cut_each(Pieces& pieces, Cut&& cut) {
   std::vector<size_t> ends;
-  ends.reserve(pieces.ends.size() + pieces.text.size() / 4);
+  ends.reserve(pieces.ends.size() + pieces.text().size() / 4);
   size_t begin = 0;
   for (size_t end : pieces.ends) {
-    if (end > begin) cut(std::string_view(pieces.text).substr(begin, end - begin), begin, ends);
+    if (end > begin) cut(std::string_view(pieces.text()).substr(begin, end - begin), begin, ends);
     begin = end;
   }
   pieces.ends = std::move(ends);
 }
 
-// Rebuilds the text by giving each piece to change(piece), which returns what replaces it.
+// Rebuilds the text by giving each piece that is not empty to change(out, begin, end), which puts into `out` what
+// replaces the bytes [begin, end).
 template <class Change>
 void change_each(Pieces& pieces, Change&& change) {
-  std::string text;
-  text.reserve(pieces.text.size() + pieces.ends.size());
+  TextRewrite out(pieces.aligned);
   size_t begin = 0;
   for (size_t& end : pieces.ends) {
-    if (end > begin) text += change(std::string_view(pieces.text).substr(begin, end - begin), begin == 0);
+    if (end > begin) change(out, begin, end);
     begin = end;
-    end = text.size();
+    end = out.size();
   }
-  pieces.text = std::move(text);
+  out.finish();
 }
 
 class Sequence final : public PreTokenizer {
@@ -60,9 +62,9 @@ class ByteLevel final : public PreTokenizer {
       : add_prefix_space_(add_prefix_space), use_regex_(use_regex) {}
   void split(Pieces& pieces) const override {
     if (add_prefix_space_)
-      change_each(pieces, [](std::string_view piece, bool) {
-        std::string prefixed(piece.front() == ' ' ? "" : " ");
-        return prefixed.append(piece);
+      change_each(pieces, [](TextRewrite& out, size_t begin, size_t end) {
+        if (out.source()[begin] != ' ') out.put(' ', begin);
+        out.keep(begin, end);
       });
     if (use_regex_)
       cut_each(pieces, [](std::string_view piece, size_t base, std::vector<size_t>& ends) {
@@ -75,18 +77,6 @@ class ByteLevel final : public PreTokenizer {
   bool add_prefix_space_, use_regex_;
 };
 
-std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
-  std::string out;
-  out.reserve(text.size());
-  for (size_t at = 0;;) {
-    const size_t found = text.find(from, at);
-    out.append(text.substr(at, found == std::string_view::npos ? found : found - at));
-    if (found == std::string_view::npos) return out;
-    out.append(to);
-    at = found + from.size();
-  }
-}
-
 // Spaces become the replacement character, one is put in front (unless there is one), and a piece begins at
 // each.
 class Metaspace final : public PreTokenizer {
@@ -95,11 +85,18 @@ class Metaspace final : public PreTokenizer {
   Metaspace(std::string replacement, Prepend prepend, bool split)
       : replacement_(std::move(replacement)), prepend_(prepend), split_(split) {}
   void split(Pieces& pieces) const override {
-    change_each(pieces, [&](std::string_view piece, bool first) {
-      std::string changed = replace_all(piece, " ", replacement_);
+    change_each(pieces, [&](TextRewrite& out, size_t begin, size_t end) {
+      const std::string_view piece = out.source().substr(begin, end - begin);
       const bool wanted =
-          prepend_ == Prepend::kAlways || (prepend_ == Prepend::kFirst && pieces.at_start && first);
-      return wanted && !changed.starts_with(replacement_) ? replacement_ + changed : changed;
+          prepend_ == Prepend::kAlways || (prepend_ == Prepend::kFirst && pieces.at_start && begin == 0);
+      if (wanted && piece.front() != ' ' && !piece.starts_with(replacement_)) out.put(replacement_, begin);
+      size_t at = 0;
+      for (size_t space = piece.find(' '); space != std::string_view::npos; space = piece.find(' ', at)) {
+        out.keep(begin + at, begin + space);
+        out.put(replacement_, begin + space);
+        at = space + 1;
+      }
+      out.keep(begin + at, end);
     });
     if (!split_) return;
     cut_each(pieces, [&](std::string_view piece, size_t base, std::vector<size_t>& ends) {
@@ -139,11 +136,11 @@ enum class Delimiter { kIsolated, kRemoved, kMergedWithPrevious, kMergedWithNext
 // Cuts around delimiters: find(piece, at) gives the next one at or after `at` as [begin, end), or nothing.
 template <class Find>
 void split_around(Pieces& pieces, Delimiter delimiter, Find&& find) {
-  std::string kept;  // kRemoved alone changes the text
+  TextRewrite kept(pieces.aligned);  // kRemoved alone changes the text
   std::vector<size_t> ends;
   size_t begin = 0;
   for (size_t end : pieces.ends) {
-    const std::string_view piece = std::string_view(pieces.text).substr(begin, end - begin);
+    const std::string_view piece = std::string_view(pieces.text()).substr(begin, end - begin);
     for (size_t at = 0, from = 0; from < piece.size();) {
       const auto found = at < piece.size() ? find(piece, at) : std::nullopt;
       const size_t cut = found ? found->first : piece.size(), after = found ? found->second : piece.size();
@@ -155,7 +152,7 @@ void split_around(Pieces& pieces, Delimiter delimiter, Find&& find) {
           break;
         case Delimiter::kRemoved:
           if (cut > from) {
-            kept.append(piece.substr(from, cut - from));
+            kept.keep(begin + from, begin + cut);
             ends.push_back(kept.size());
           }
           from = after;
@@ -173,7 +170,7 @@ void split_around(Pieces& pieces, Delimiter delimiter, Find&& find) {
     }
     begin = end;
   }
-  if (delimiter == Delimiter::kRemoved) pieces.text = std::move(kept);
+  if (delimiter == Delimiter::kRemoved) kept.finish();
   pieces.ends = std::move(ends);
 }
 
@@ -221,6 +218,46 @@ class SplitByClass final : public PreTokenizer {
   CharClass cls_;
   bool single_;
   Delimiter behaviour_;
+};
+
+// White space goes, and each punctuation mark is a piece.
+class Bert final : public PreTokenizer {
+ public:
+  void split(Pieces& pieces) const override {
+    TextRewrite out(pieces.aligned);
+    std::vector<size_t> ends;
+    ends.reserve(pieces.ends.size() + pieces.text().size() / 4);
+    size_t begin = 0;
+    for (size_t end : pieces.ends) {
+      split_piece(begin, end, out, ends);
+      begin = end;
+    }
+    out.finish();
+    pieces.ends = std::move(ends);
+  }
+
+ private:
+  static void split_piece(size_t begin, size_t end, TextRewrite& out, std::vector<size_t>& ends) {
+    const std::string_view source = out.source();
+    const auto put = [&](size_t to) {
+      if (begin == to) return;
+      out.keep(begin, to);
+      ends.push_back(out.size());
+    };
+    for (size_t at = begin; at < end;) {
+      const Character c = character_at(source, at);
+      const size_t after = at + c.length;
+      const uint8_t cls = bert_class(c.code_point);
+      if (cls & (kBertSpace | kBertPunctuation)) {
+        put(at);
+        begin = at;
+        if (cls & kBertPunctuation) put(after);
+        begin = after;
+      }
+      at = after;
+    }
+    put(end);
+  }
 };
 
 std::unique_ptr<PreTokenizer> make_split(const JsonObject& config) {
@@ -287,6 +324,7 @@ std::unique_ptr<PreTokenizer> make_pre_tokenizer(const boost::json::object& obje
   if (type == "ByteLevel")
     return std::make_unique<ByteLevel>(config.boolean_or("add_prefix_space", true),
                                        config.boolean_or("use_regex", true));
+  if (type == "BertPreTokenizer") return std::make_unique<Bert>();
   if (type == "Metaspace") return make_metaspace(config);
   if (type == "Split") return make_split(config);
   if (type == "Digits")

@@ -243,6 +243,39 @@ class Metaspace final : public DecoderStage {
   bool first_;
 };
 
+// Tokens that continue a word lose their prefix, others get a space in front; cleanup takes spaces out that English text
+// does not have, within each token.
+class WordPiece final : public DecoderStage {
+ public:
+  WordPiece(std::string prefix, bool cleanup) : prefix_(std::move(prefix)), cleanup_(cleanup) {}
+  void push(TokenChunk chunk) override {
+    if (chunk.begins) held_.clear();
+    held_.append(chunk.text);
+    if (!chunk.ends) return;
+    if (!std::exchange(first_, false)) {
+      if (held_.starts_with(prefix_))
+        held_.erase(0, prefix_.size());
+      else
+        held_.insert(0, " ");
+    }
+    if (cleanup_) clean();
+    next().push({held_});
+  }
+
+ private:
+  void clean() {
+    constexpr std::pair<std::string_view, std::string_view> kChanges[] = {
+        {" .", "."},     {" ?", "?"},   {" !", "!"},           {" ,", ","},   {" ' ", "'"},  {" n't", "n't"},
+        {" 'm", "'m"},   {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+    for (const auto& [from, to] : kChanges)
+      for (size_t at = held_.find(from); at != std::string::npos; at = held_.find(from, at + to.size()))
+        held_.replace(at, from.size(), to);
+  }
+  std::string prefix_, held_;
+  bool cleanup_;
+  bool first_ = true;
+};
+
 }  // namespace
 
 DecoderRun::DecoderRun(std::vector<std::unique_ptr<DecoderStage>> stages)
@@ -280,6 +313,10 @@ void TokenDecoder::add(const boost::json::object& object, const std::string& whe
     makers_.push_back([](bool keep) { return std::make_unique<ByteLevel>(keep); });
   } else if (type == "ByteFallback") {
     makers_.push_back([](bool keep) { return std::make_unique<ByteFallback>(keep); });
+  } else if (type == "WordPiece") {
+    const std::string prefix = config.string_or("prefix", "##");
+    const bool cleanup = config.boolean_or("cleanup", true);
+    makers_.push_back([=](bool) { return std::make_unique<WordPiece>(prefix, cleanup); });
   } else if (type == "Fuse") {
     makers_.push_back([](bool) { return std::make_unique<Fuse>(); });
   } else if (type == "Replace") {

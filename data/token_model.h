@@ -1,5 +1,4 @@
-// The part of a tokenizer that turns pieces of text into ids: byte-pair encoding, and whatever is added
-// beside it. A further kind is one file that derives from TokenModel, and one line in token_model.cc.
+// The part of a tokenizer that turns pieces of text into ids: byte-pair encoding, WordPiece. A further kind is one file that derives from TokenModel, and one line in token_model.cc.
 #pragma once
 
 #include <boost/json/object.hpp>
@@ -7,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/pretokenizer.h"
@@ -14,11 +14,18 @@
 
 namespace trireme {
 
+struct TokenSpan {
+  int32_t id;
+  ByteRange bytes;  // of the piece
+};
+
 class TokenModel {
  public:
   virtual ~TokenModel() = default;
   // Appends the ids of all pieces. Safe to call from several threads at once.
   virtual void encode(const Pieces& pieces, std::vector<int32_t>& ids) const = 0;
+  // Appends the ids of one piece as encode() gives them, with the bytes each stands for, ascending. Slower.
+  virtual void encode_spans(std::string_view piece, std::vector<TokenSpan>& spans) const = 0;
   virtual const Vocabulary& vocabulary() const = 0;
   // The token for what the vocabulary cannot express, if the model has one.
   virtual std::optional<std::string> unk_token() const = 0;

@@ -65,9 +65,13 @@ TokenTemplate read_token_template(const boost::json::object& object, int32_t id_
   const JsonObject config(object, where, path);
   const std::string type = config.string("type");
   TokenTemplate made;
-  if (type == "ByteLevel") return made;
   if (type == "BertProcessing" || type == "RobertaProcessing")
-    return bracketed(config, type == "RobertaProcessing", id_limit);
+    made = bracketed(config, type == "RobertaProcessing", id_limit);
+  if (type == "ByteLevel" || type == "RobertaProcessing") {
+    made.trim_ranges = config.boolean_or("trim_offsets", true);
+    made.prefix_space = config.boolean_or("add_prefix_space", true);
+  }
+  if (type == "ByteLevel" || type == "BertProcessing" || type == "RobertaProcessing") return made;
   if (type == "TemplateProcessing") {
     made.single = read_parts(config, "single", id_limit);
     made.pair = read_parts(config, "pair", id_limit);
@@ -78,9 +82,15 @@ TokenTemplate read_token_template(const boost::json::object& object, int32_t id_
     for (const boost::json::value& processor : config.array("processors")) {
       const std::string name = path + ".processors[" + std::to_string(index++) + "]";
       const JsonObject part(processor, where, name);
+      TokenTemplate read = read_token_template(part.raw(), id_limit, where, name);
+      if (read.trim_ranges) {
+        made.trim_ranges = true;
+        made.prefix_space = read.prefix_space;
+      }
       if (part.string("type") == "ByteLevel") continue;
       if (++templates > 1) config.fail("processors", "holds more than one processor that adds tokens");
-      made = read_token_template(part.raw(), id_limit, where, name);
+      made.single = std::move(read.single);
+      made.pair = std::move(read.pair);
     }
     return made;
   }

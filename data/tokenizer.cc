@@ -52,46 +52,88 @@ void Tokenizer::index_added_tokens(const std::string& where) {
     check<FileError>(added_by_content_.emplace(token.content, i).second, where, ": the added token \"",
                      token.content, "\" is there twice");
     vocab_size_ = std::max(vocab_size_, token.id + 1);
-    std::string content = token.content;
+    AlignedText content(token.content);
     if (token.normalized && normalizer_) normalizer_->normalize(content);
     (token.normalized ? normalized : raw).push_back(token);
-    (token.normalized ? normalized_contents : raw_contents).push_back(std::move(content));
+    (token.normalized ? normalized_contents : raw_contents).push_back(std::move(content).release());
   }
   raw_matcher_ = AddedTokenMatcher(std::move(raw), raw_contents);
   normalized_matcher_ = AddedTokenMatcher(std::move(normalized), normalized_contents);
 }
 
-template <class OnText>
-void Tokenizer::split_at_added_tokens(const AddedTokenMatcher& matcher, std::string_view text,
-                                      const EncodeOptions& options, std::vector<int32_t>& ids,
-                                      OnText&& on_text) const {
+namespace {
+
+// Where encode_sections() puts tokens: ids alone, or with their places.
+struct IdOutput {
+  std::vector<int32_t>& ids;
+  void token(int32_t id, const AlignedText&, size_t, size_t) { ids.push_back(id); }
+  void pieces(const TokenModel& model, const Pieces& pieces) { model.encode(pieces, ids); }
+};
+
+struct EncodingOutput {
+  Encoding& encoding;
+  int32_t words = 0;
+  std::vector<TokenSpan> spans{};  // kept from piece to piece for its memory
+
+  void token(int32_t id, const AlignedText& text, size_t begin, size_t end) {
+    add(id, text.original(begin, end));
+    ++words;
+  }
+  void pieces(const TokenModel& model, const Pieces& pieces) {
+    pieces.for_each([&](std::string_view piece) {
+      const size_t begin = static_cast<size_t>(piece.data() - pieces.text().data());
+      spans.clear();
+      model.encode_spans(piece, spans);
+      for (const TokenSpan& span : spans)
+        add(span.id, pieces.aligned.original(begin + span.bytes.begin, begin + span.bytes.end));
+      ++words;
+    });
+  }
+  void add(int32_t id, ByteRange range) {
+    encoding.ids.push_back(id);
+    encoding.ranges.push_back(range);
+    encoding.words.push_back(words);
+  }
+};
+
+}  // namespace
+
+template <class OnText, class Output>
+void Tokenizer::split_at_added_tokens(const AddedTokenMatcher& matcher, AlignedText text,
+                                      const EncodeOptions& options, Output& output, OnText&& on_text) const {
   size_t begin = 0;
   if (!matcher.empty())
-    for (const AddedTokenMatcher::Match& match : matcher.find(text)) {
+    for (const AddedTokenMatcher::Match& match : matcher.find(text.text())) {
       if (!options.special_in_text && is_special(match.id)) continue;
-      if (match.begin > begin) on_text(text.substr(begin, match.begin - begin), begin == 0);
-      ids.push_back(match.id);
+      if (match.begin > begin) on_text(text.part(begin, match.begin), begin == 0);
+      output.token(match.id, text, match.begin, match.end);
       begin = match.end;
     }
-  if (begin < text.size()) on_text(text.substr(begin), begin == 0);
+  const size_t end = text.text().size();
+  if (begin == 0 && end > 0)
+    on_text(std::move(text), true);
+  else if (begin < end)
+    on_text(text.part(begin, end), false);
+}
+
+template <class Output>
+void Tokenizer::encode_sections(AlignedText text, const EncodeOptions& options, Output& output) const {
+  split_at_added_tokens(raw_matcher_, std::move(text), options, output, [&](AlignedText section, bool at_start) {
+    if (normalizer_) normalizer_->normalize(section);
+    split_at_added_tokens(normalized_matcher_, std::move(section), options, output,
+                          [&](AlignedText part, bool first) {
+                            Pieces pieces(std::move(part), at_start && first);
+                            if (pre_tokenizer_) pre_tokenizer_->split(pieces);
+                            output.pieces(*model_, pieces);
+                          });
+  });
 }
 
 void Tokenizer::encode_text(std::string_view text, const EncodeOptions& options,
                             std::vector<int32_t>& ids) const {
-  std::string repaired;
-  if (!any_bytes_ && !is_valid_utf8(text)) {
-    repaired = replace_malformed_utf8(text);
-    text = repaired;
-  }
-  split_at_added_tokens(raw_matcher_, text, options, ids, [&](std::string_view section, bool at_start) {
-    std::string normal(section);
-    if (normalizer_) normalizer_->normalize(normal);
-    split_at_added_tokens(normalized_matcher_, normal, options, ids, [&](std::string_view part, bool first) {
-      Pieces pieces(std::string(part), at_start && first);
-      if (pre_tokenizer_) pre_tokenizer_->split(pieces);
-      model_->encode(pieces, ids);
-    });
-  });
+  const bool malformed = !any_bytes_ && !is_valid_utf8(text);
+  IdOutput output{ids};
+  encode_sections(AlignedText(malformed ? replace_malformed_utf8(text) : std::string(text)), options, output);
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions options) const {
@@ -122,6 +164,96 @@ EncodedPair Tokenizer::encode_pair(std::string_view first, std::string_view seco
     pair.type_ids.resize(pair.ids.size(), part.type_id);
   }
   return pair;
+}
+
+// A text's tokens without the template, of sequence and type 0.
+Encoding Tokenizer::encode_one_with_offsets(std::string_view text, const EncodeOptions& options) const {
+  check<Error>(text.size() < (size_t{1} << 31), "cannot tokenize ", text.size(),
+               " bytes at once; give the text in parts below 2 GiB");
+  Encoding encoding;
+  EncodingOutput output{encoding};
+  encode_sections(AlignedText::tracked(text, any_bytes_), options, output);
+  encoding.sequences.resize(encoding.size());
+  encoding.type_ids.resize(encoding.size());
+  return encoding;
+}
+
+// Spaces at the ends of tokens are one byte each, in the text as in the byte alphabet.
+void Tokenizer::trim_ranges(Encoding& encoding) const {
+  constexpr std::string_view kSpace = "\xC4\xA0";  // the byte alphabet's
+  for (size_t i = 0; i < encoding.size(); ++i) {
+    std::string_view token = *id_to_token(encoding.ids[i]);
+    ByteRange& range = encoding.ranges[i];
+    uint32_t leading = 0, trailing = 0;
+    for (; token.starts_with(kSpace); token.remove_prefix(kSpace.size())) ++leading;
+    for (; token.ends_with(kSpace); token.remove_suffix(kSpace.size())) ++trailing;
+    if (token.empty()) trailing = leading;
+    if (leading == 1 && template_.prefix_space && (i == 0 || range.begin == 0)) leading = 0;
+    range.begin = std::min(range.begin + leading, range.end);
+    if (range.end >= trailing) range.end = std::max(range.end - trailing, range.begin);
+  }
+}
+
+Encoding Tokenizer::fill(const std::vector<TokenTemplate::Part>& parts, const Encoding& first,
+                         const Encoding* second, bool add_special_tokens) const {
+  using Kind = TokenTemplate::Part::Kind;
+  Encoding made;
+  for (const TokenTemplate::Part& part : parts) {
+    if (part.kind == Kind::kSpecial) {
+      if (add_special_tokens) made.ids.insert(made.ids.end(), part.ids.begin(), part.ids.end());
+    } else {
+      const Encoding& text = part.kind == Kind::kFirst ? first : *second;
+      made.ids.insert(made.ids.end(), text.ids.begin(), text.ids.end());
+      made.ranges.insert(made.ranges.end(), text.ranges.begin(), text.ranges.end());
+      made.words.insert(made.words.end(), text.words.begin(), text.words.end());
+    }
+    made.ranges.resize(made.ids.size());
+    made.words.resize(made.ids.size(), -1);
+    made.sequences.resize(made.ids.size(), part.kind == Kind::kSpecial ? -1 : part.kind == Kind::kSecond);
+    made.type_ids.resize(made.ids.size(), part.type_id);
+  }
+  return made;
+}
+
+Encoding Tokenizer::encode_with_offsets(std::string_view text, EncodeOptions options) const {
+  Encoding encoding = encode_one_with_offsets(text, options);
+  if (template_.trim_ranges) trim_ranges(encoding);
+  return fill(template_.single, encoding, nullptr, options.add_special_tokens);
+}
+
+Encoding Tokenizer::encode_pair_with_offsets(std::string_view first, std::string_view second,
+                                             EncodeOptions options) const {
+  Encoding one = encode_one_with_offsets(first, options), two = encode_one_with_offsets(second, options);
+  if (template_.trim_ranges) {
+    trim_ranges(one);
+    trim_ranges(two);
+  }
+  return fill(template_.pair, one, &two, options.add_special_tokens);
+}
+
+Encoding Tokenizer::encode_words(std::span<const std::string> words, EncodeOptions options) const {
+  Encoding all;
+  for (size_t i = 0; i < words.size(); ++i) {
+    Encoding word = encode_one_with_offsets(words[i], options);
+    word.words.assign(word.size(), static_cast<int32_t>(i));
+    all.append(word, 0, word.size());
+  }
+  if (template_.trim_ranges) trim_ranges(all);
+  return fill(template_.single, all, nullptr, options.add_special_tokens);
+}
+
+Encoding Tokenizer::with_template(const Encoding& text) const {
+  return fill(template_.single, text, nullptr, true);
+}
+
+Encoding Tokenizer::with_template(const Encoding& first, const Encoding& second) const {
+  return fill(template_.pair, first, &second, true);
+}
+
+size_t Tokenizer::num_template_tokens(bool pair) const {
+  size_t count = 0;
+  for (const TokenTemplate::Part& part : pair ? template_.pair : template_.single) count += part.ids.size();
+  return count;
 }
 
 std::string Tokenizer::decode(std::span<const int32_t> ids, DecodeOptions options) const {

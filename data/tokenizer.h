@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "data/added_tokens.h"
+#include "data/encoding.h"
 #include "data/normalizer.h"
 #include "data/pretokenizer.h"
 #include "data/token_decoder.h"
@@ -71,6 +72,25 @@ class Tokenizer {
   // Two texts in the template's form for pairs (question and context, sentence and sentence).
   EncodedPair encode_pair(std::string_view first, std::string_view second, EncodeOptions options = {}) const;
 
+  // The same with the place of each token in the text. Slower than encode().
+  Encoding encode_with_offsets(std::string_view text, EncodeOptions options = {}) const;
+  Encoding encode_pair_with_offsets(std::string_view first, std::string_view second,
+                                    EncodeOptions options = {}) const;
+  // A text that is cut into words already, such as those of a corpus with a tag a word: each is encoded by itself, as if
+  // it were a text, and a token's word is its number in `words`, its range that in the word. A word may have no token.
+  Encoding encode_words(std::span<const std::string> words, EncodeOptions options = {}) const;
+
+  // What stands around texts, put around parts of them: `first` and `second` are Encodings without special tokens
+  // (add_special_tokens = false), or parts of such. With these a caller fits texts into a length as it likes:
+  //
+  //   Encoding question = tokenizer.encode_with_offsets(q, {.add_special_tokens = false}), context = ...;
+  //   const size_t room = 384 - tokenizer.num_template_tokens(/*pair=*/true) - question.size();
+  //   for (TokenWindow w : token_windows(context.size(), room, 128))
+  //     Encoding input = tokenizer.with_template(question, context.part(w.begin, w.end));
+  Encoding with_template(const Encoding& text) const;
+  Encoding with_template(const Encoding& first, const Encoding& second) const;
+  size_t num_template_tokens(bool pair) const;
+
   // Ids that are no token's, such as those of a vocabulary's padding, decode to nothing.
   std::string decode(std::span<const int32_t> ids, DecodeOptions options = {}) const;
 
@@ -99,9 +119,15 @@ class Tokenizer {
   friend class TokenStream;
   void index_added_tokens(const std::string& where);
   void encode_text(std::string_view text, const EncodeOptions& options, std::vector<int32_t>& ids) const;
-  template <class OnText>
-  void split_at_added_tokens(const AddedTokenMatcher& matcher, std::string_view text,
-                             const EncodeOptions& options, std::vector<int32_t>& ids, OnText&& on_text) const;
+  template <class Output>
+  void encode_sections(AlignedText text, const EncodeOptions& options, Output& output) const;
+  template <class OnText, class Output>
+  void split_at_added_tokens(const AddedTokenMatcher& matcher, AlignedText text, const EncodeOptions& options,
+                             Output& output, OnText&& on_text) const;
+  Encoding encode_one_with_offsets(std::string_view text, const EncodeOptions& options) const;
+  void trim_ranges(Encoding& encoding) const;
+  Encoding fill(const std::vector<TokenTemplate::Part>& parts, const Encoding& first,
+                const Encoding* second, bool add_special_tokens) const;
 
   std::unique_ptr<TokenModel> model_;
   TokenizerDescription description_;

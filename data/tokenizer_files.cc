@@ -10,6 +10,7 @@
 #include "data/pretokenizer_scan.h"
 #include "data/sentencepiece_tokenizer.h"
 #include "data/tokenizer_json.h"
+#include "data/wordpiece_model.h"
 
 namespace trireme {
 
@@ -186,6 +187,68 @@ Tokenizer load_byte_level(const fs::path& vocab_path, const fs::path& merges_pat
   return Tokenizer(std::move(model), std::move(d), where);
 }
 
+// The tokens that BERT's vocabularies have beside words, by role.
+constexpr std::array<std::pair<const char*, const char*>, 5> kBertTokens = {{{"pad_token", "[PAD]"},
+                                                                             {"unk_token", "[UNK]"},
+                                                                             {"cls_token", "[CLS]"},
+                                                                             {"sep_token", "[SEP]"},
+                                                                             {"mask_token", "[MASK]"}}};
+
+bool has_upper_case_words(const Vocabulary& vocabulary) {
+  for (int32_t id = 0; id < vocabulary.id_limit(); ++id) {
+    const auto token = vocabulary.token(id);
+    if (!token || token->starts_with('[')) continue;
+    for (char c : *token)
+      if (c >= 'A' && c <= 'Z') return true;
+  }
+  return false;
+}
+
+Tokenizer load_bert(const fs::path& path, const SideFiles& side) {
+  const std::string where = path.string();
+  std::unique_ptr<TokenModel> model = read_vocab_txt(read_text_file(path, kMaxFileBytes), where);
+  const Vocabulary& vocabulary = model->vocabulary();
+  const JsonObject config(side.config, side.config_where);
+  TokenizerDescription d;
+  boost::json::value strip_accents = nullptr;
+  if (const auto said = config.optional_boolean("strip_accents")) strip_accents = *said;
+  d.normalizer = object{{"type", "BertNormalizer"},
+                        {"clean_text", true},
+                        {"handle_chinese_chars", config.boolean_or("tokenize_chinese_chars", true)},
+                        {"strip_accents", strip_accents},
+                        {"lowercase", config.boolean_or("do_lower_case", !has_upper_case_words(vocabulary))}};
+  d.pre_tokenizer = object{{"type", "BertPreTokenizer"}};
+  d.decoder = object{{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}};
+  for (const auto& [role, usual] : kBertTokens) {
+    const std::string content = side.token_of(role).value_or(usual);
+    if (const auto id = vocabulary.find(content)) add_token(d.added_tokens, {.content = content, .id = *id});
+  }
+  read_added_tokens(side, d.added_tokens);
+  d.special = roles_by_name(d.added_tokens);
+  set_roles(
+      side, [&](const std::string& token) { return vocabulary.find(token); }, d.special);
+  check<FileError>(d.special.cls && d.special.sep, where, ": holds no \"",
+                   d.special.cls ? "[SEP]" : "[CLS]", "\", which BERT's tokenizers put around a text");
+  const auto special = [&](int32_t id, int type_id) {
+    return object{{"SpecialToken", object{{"id", *vocabulary.token(id)}, {"type_id", type_id}}}};
+  };
+  const auto sequence = [](const char* id, int type_id) {
+    return object{{"Sequence", object{{"id", id}, {"type_id", type_id}}}};
+  };
+  const int32_t cls = *d.special.cls, sep = *d.special.sep;
+  object tokens;
+  for (int32_t id : {cls, sep}) {
+    const std::string_view name = *vocabulary.token(id);
+    tokens[name] = object{{"id", name}, {"ids", array{id}}, {"tokens", array{name}}};
+  }
+  d.post_processor = object{{"type", "TemplateProcessing"},
+                            {"single", array{special(cls, 0), sequence("A", 0), special(sep, 0)}},
+                            {"pair", array{special(cls, 0), sequence("A", 0), special(sep, 0), sequence("B", 1),
+                                           special(sep, 1)}},
+                            {"special_tokens", tokens}};
+  return Tokenizer(std::move(model), std::move(d), where);
+}
+
 Tokenizer load_sentencepiece(const fs::path& path, const SideFiles& side) {
   const SentencePieceFile file = parse_sentencepiece(read_text_file(path, kMaxFileBytes), path.string());
   const JsonObject config(side.config, side.config_where);
@@ -216,7 +279,9 @@ TokenizerDescription gpt2_description(bool add_prefix_space) {
 
 Tokenizer load_tokenizer(const fs::path& path) {
   if (!fs::is_directory(path)) {
-    return path.extension() == ".model" ? load_sentencepiece(path, SideFiles()) : load_json(path, nullptr);
+    if (path.extension() == ".model") return load_sentencepiece(path, SideFiles());
+    if (path.extension() == ".txt") return load_bert(path, SideFiles());
+    return load_json(path, nullptr);
   }
   const SideFiles side(path);
   const auto has = [&](const char* name) { return fs::exists(path / name); };
@@ -225,12 +290,31 @@ Tokenizer load_tokenizer(const fs::path& path) {
     return load_byte_level(path / "vocab.json", path / "merges.txt", side);
   if (has("encoder.json") && has("vocab.bpe"))
     return load_byte_level(path / "encoder.json", path / "vocab.bpe", side);
+  if (has("vocab.txt")) return load_bert(path / "vocab.txt", side);
   for (const char* name : {"tokenizer.model", "spiece.model"})
     if (has(name)) return load_sentencepiece(path / name, side);
   throw FileError(text(path.string(),
                        ": holds no tokenizer; looked for tokenizer.json, vocab.json with merges.txt, ",
-                       "encoder.json with vocab.bpe, tokenizer.model, spiece.model"));
+                       "encoder.json with vocab.bpe, vocab.txt, tokenizer.model, spiece.model"));
 }
+
+namespace {
+
+// What transformers reads where it reads no tokenizer.json.
+void save_bert(const Tokenizer& tokenizer, const WordPieceModel& model, const fs::path& directory, object& config) {
+  const boost::json::object* normalizer = tokenizer.description().normalizer.if_object();
+  const auto text = model.vocab_txt();
+  if (!text || !normalizer || normalizer->at("type") != "BertNormalizer") return;
+  write_file_atomically(directory / "vocab.txt", *text);
+  const auto copy = [&](const char* from, const char* to) {
+    if (const boost::json::value* value = normalizer->if_contains(from)) config[to] = *value;
+  };
+  copy("lowercase", "do_lower_case");
+  copy("strip_accents", "strip_accents");
+  copy("handle_chinese_chars", "tokenize_chinese_chars");
+}
+
+}  // namespace
 
 void save_tokenizer(const Tokenizer& tokenizer, const fs::path& directory) {
   std::error_code error;
@@ -242,6 +326,8 @@ void save_tokenizer(const Tokenizer& tokenizer, const fs::path& directory) {
   for (const auto& [name, member] : kRoles)
     if (const auto id = tokenizer.special().*member)
       if (const auto token = tokenizer.id_to_token(*id)) config[name] = *token;
+  if (const auto* model = dynamic_cast<const WordPieceModel*>(&tokenizer.model()))
+    save_bert(tokenizer, *model, directory, config);
   config["tokenizer_class"] = "PreTrainedTokenizerFast";
   config["clean_up_tokenization_spaces"] = false;
   write_file_atomically(directory / "tokenizer_config.json", to_json(config, JsonLayout::kIndented));

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdlib>
+#include <iterator>
 #include <memory>
 
 #include "base/error.h"
@@ -117,21 +118,35 @@ std::string normalize_unicode(std::string_view text, NormalForm form) {
   return std::string(reinterpret_cast<const char*>(mapped), static_cast<size_t>(length));
 }
 
-std::string lowercase_unicode(std::string_view text) {
-  std::string out;
-  out.reserve(text.size());
-  for (size_t i = 0; i < text.size();) {
-    const Character c = character_at(text, i);
-    if (c.code_point == 0x130) {
-      out += "i\xCC\x87";  // the one character whose lower case is two (SpecialCasing.txt)
-    } else if (c.code_point == kNoCodePoint) {
-      out += text[i];
-    } else {
-      append_utf8(out, static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c.code_point))));
-    }
-    i += c.length;
-  }
-  return out;
+void append_lowercase(std::string& out, uint32_t code_point) {
+  if (code_point == 0x130)
+    out += "i\xCC\x87";  // the one character whose lower case is two (SpecialCasing.txt)
+  else
+    append_utf8(out, static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code_point))));
+}
+
+bool is_combining_mark(uint32_t code_point) {
+  const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(code_point));
+  return category == UTF8PROC_CATEGORY_MN || category == UTF8PROC_CATEGORY_MC || category == UTF8PROC_CATEGORY_ME;
+}
+
+int combining_class(uint32_t code_point) {
+  return utf8proc_get_property(static_cast<utf8proc_int32_t>(code_point))->combining_class;
+}
+
+Decomposition decompose_character(uint32_t code_point, NormalForm form) {
+  int options = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE;
+  if (form == NormalForm::kNfkd) options |= UTF8PROC_COMPAT;
+  Decomposition made;
+  utf8proc_int32_t points[std::size(made.points_)];
+  int boundary = 0;
+  const utf8proc_ssize_t count = utf8proc_decompose_char(
+      static_cast<utf8proc_int32_t>(code_point), points, static_cast<utf8proc_ssize_t>(std::size(points)),
+      static_cast<utf8proc_option_t>(options), &boundary);
+  TRIREME_ASSERT(count >= 0 && static_cast<size_t>(count) <= std::size(points));
+  made.count_ = static_cast<size_t>(count);
+  for (size_t i = 0; i < made.count_; ++i) made.points_[i] = static_cast<uint32_t>(points[i]);
+  return made;
 }
 
 }  // namespace trireme

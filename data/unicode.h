@@ -48,6 +48,26 @@ size_t malformed_length(std::string_view text);
 enum class NormalForm { kNfc, kNfd, kNfkc, kNfkd };
 // REQUIRES: text is well-formed.
 std::string normalize_unicode(std::string_view text, NormalForm form);
-std::string lowercase_unicode(std::string_view text);
+// Appends the lower case of a code point, which may be two.
+void append_lowercase(std::string& out, uint32_t code_point);
+
+// Of category Mn, Mc or Me.
+bool is_combining_mark(uint32_t code_point);
+
+// Canonical_Combining_Class; 0 for what begins a character.
+int combining_class(uint32_t code_point);
+
+// What one code point decomposes to, in full (form kNfd or kNfkd); at most 18.
+class Decomposition {
+ public:
+  const uint32_t* begin() const { return points_; }
+  const uint32_t* end() const { return points_ + count_; }
+
+ private:
+  friend Decomposition decompose_character(uint32_t code_point, NormalForm form);
+  uint32_t points_[32];
+  size_t count_ = 0;
+};
+Decomposition decompose_character(uint32_t code_point, NormalForm form);
 
 }  // namespace trireme

@@ -59,8 +59,8 @@ TEST(BpeMerger, AgreesWithTheDefinitionOnShortAndLongWords) {
   }
 }
 
-TEST(BpeWordCache, GivesBackWhatWasStoredForThatWordAlone) {
-  BpeWordCache cache;
+TEST(WordCache, GivesBackWhatWasStoredForThatWordAlone) {
+  WordCache cache;
   std::mt19937 random(1);
   std::map<std::string, Ids> stored;
   for (int i = 0; i < 40000; ++i) {
@@ -68,18 +68,18 @@ TEST(BpeWordCache, GivesBackWhatWasStoredForThatWordAlone) {
     for (size_t n = 1 + random() % 15; n > 0; --n) word.push_back(static_cast<char>(random() % 3));
     Ids ids(random() % 12);
     for (int32_t& id : ids) id = static_cast<int32_t>(random() % 100);
-    if (stored.emplace(word, ids).second) cache.store(BpeWordCache::key_of(word), ids);
+    if (stored.emplace(word, ids).second) cache.store(WordCache::key_of(word), ids);
   }
   size_t hits = 0;
   for (const auto& [word, ids] : stored) {
     Ids found;
-    if (!cache.append(BpeWordCache::key_of(word), found)) continue;
+    if (!cache.append(WordCache::key_of(word), found)) continue;
     ++hits;
     ASSERT_EQ(found, ids);
   }
   EXPECT_GT(hits, 5000u);
   Ids none;
-  EXPECT_FALSE(BpeWordCache().append(BpeWordCache::key_of("a"), none));
+  EXPECT_FALSE(WordCache().append(WordCache::key_of("a"), none));
 }
 
 std::unique_ptr<BpeModel> make(const std::vector<std::string>& tokens, const std::vector<Pair>& merges,
