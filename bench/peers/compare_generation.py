@@ -9,7 +9,8 @@ Writes the Llama 134M shape once as safetensors and as GGUF to --folder. Each ro
 and llama.cpp (its defaults: mapped file, f16 cache), each in a process of its own, warm: prefill of 512 tokens,
 decoding of one sequence, prefill and decoding of 32 together, and the time to the first token (the whole of
 `trireme generate`, from warm cache, against loading and one decode alone: the peer's imports are left out).
-Prints medians and how many times as fast this project is.
+Prints medians, how many times as fast this project is, and the share that it reaches of the nearest of generate_bench's
+floors, which its rounds measure too.
 """
 import argparse
 import json
@@ -175,18 +176,21 @@ def peer_round(gguf_path, threads, start_only):
 
 
 def our_round(bin_folder, folder, dtype, threads):
-    out = subprocess.run([bin_folder / "generate_bench", f"model={folder}", f"dtype={dtype}", "rounds=1", "square=64",
+    """Speeds, shares of the floor by the same names, and the names in full."""
+    out = subprocess.run([bin_folder / "generate_bench", f"model={folder}", f"dtype={dtype}", "rounds=1",
                           f"threads={threads}", f"prompt={PROMPT}", f"tokens={TOKENS}", f"batch={BATCH}",
                           f"batch_prompt={BATCH_PROMPT}"], check=True, capture_output=True, text=True).stdout
-    found = {}
-    for kind, batch, rate in re.findall(r"^(prefill|decode) (\d+).*?: ([\d.]+) tokens/s", out, re.M):
-        found[f"{kind} {batch}"] = float(rate)
+    found, shares, labels = {}, {}, {}
+    for kind, batch, rest, rate, floors in re.findall(r"^(prefill|decode) (\d+)(.*?): ([\d.]+) tokens/s(.*)$", out, re.M):
+        key = f"{kind} {batch}"
+        found[key], labels[key] = float(rate), key + rest
+        shares[key] = max(float(share) for share in re.findall(r"([\d.]+) of ", floors))
     begin = time.perf_counter()
     subprocess.run([bin_folder / "trireme", "generate", "--model", folder, "--dtype", dtype, "--prompt", "h",
                     "--max-tokens", "1", "--temperature", "0", "--threads", str(threads), "--ids"], check=True,
                    capture_output=True)
     found["start"] = time.perf_counter() - begin
-    return found
+    return found, shares, labels
 
 
 def main():
@@ -217,12 +221,14 @@ def main():
             found.update(json.loads(out.stdout))
         peer.append(found)
     print(f"{a.dtype}, {a.threads} threads, medians of {a.rounds} rounds")
-    for key in ours[0]:
-        mine, other = (statistics.median(r[key] for r in side) for side in (ours, peer))
+    for key in ours[0][0]:
+        mine, other = statistics.median(r[0][key] for r in ours), statistics.median(r[key] for r in peer)
         if key == "start":
             print(f"start to first token: {mine:.3f} s, llama.cpp {other:.3f} s, {other / mine:.2f} times as fast")
         else:
-            print(f"{key} together: {mine:.1f} tokens/s, llama.cpp {other:.1f}, {mine / other:.2f} times as fast")
+            share = statistics.median(r[1][key] for r in ours)
+            print(f"{ours[0][2][key]}: {mine:.1f} tokens/s, llama.cpp {other:.1f}, {mine / other:.2f} times as fast, "
+                  f"{share:.2f} of the floor")
 
 
 if __name__ == "__main__":
