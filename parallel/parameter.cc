@@ -10,18 +10,21 @@
 namespace trireme {
 namespace {
 
-// Calls fn(local element, element of the box in the file's order, element of the global tensor).
+// Calls fn(local element, element of the global tensor) for each element, by all threads.
 template <class Fn>
 void for_each_element(const Piece& piece, const Shape& local, Fn&& fn) {
+  constexpr int64_t kFew = 1 << 14;
   if (piece.box.rank() == 1) {
-    for (int64_t i = 0; i < piece.box.length[0]; ++i) fn(piece.row + i, i, piece.box.start[0] + i);
+#pragma omp parallel for schedule(static) if (piece.box.length[0] > kFew)
+    for (int64_t i = 0; i < piece.box.length[0]; ++i) fn(piece.row + i, piece.box.start[0] + i);
     return;
   }
   const int64_t columns = local[1], box_columns = piece.box.length[1], global_columns = piece.global[1];
+#pragma omp parallel for schedule(static) if (piece.box.numel() > kFew)
   for (int64_t i = 0; i < piece.box.length[0]; ++i)
     for (int64_t j = 0; j < box_columns; ++j) {
       const int64_t at = piece.transposed ? (piece.row + j) * columns + i : (piece.row + i) * columns + j;
-      fn(at, i * box_columns + j, (piece.box.start[0] + i) * global_columns + piece.box.start[1] + j);
+      fn(at, (piece.box.start[0] + i) * global_columns + piece.box.start[1] + j);
     }
 }
 
@@ -75,12 +78,13 @@ void initialize(const Parameter& parameter, uint64_t seed) {
   std::memset(value.raw(), 0, value.num_bytes());
   for (const Piece& piece : parameter.pieces) {
     if (parameter.init.kind == Init::Kind::kZeros) break;
+    const uint64_t name_stream = stream_of(piece.name);
     auto fill = [&](auto* data, auto convert) {
-      for_each_element(piece, value.shape(), [&](int64_t at, int64_t, int64_t global) {
+      for_each_element(piece, value.shape(), [&](int64_t at, int64_t global) {
         const float v = parameter.init.kind == Init::Kind::kOnes
                             ? 1.0f
                             : static_cast<float>(parameter.init.stddev) *
-                                  normal_at(seed, piece.name, static_cast<uint64_t>(global));
+                                  normal_at(seed, name_stream, static_cast<uint64_t>(global));
         data[at] = convert(v);
       });
     };

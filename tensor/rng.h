@@ -38,6 +38,8 @@ constexpr uint64_t stream_of(std::string_view name) {
 
 // Standard normal for element `index` of the tensor called `name` (Box-Muller on two Philox words).
 float normal_at(uint64_t seed, std::string_view name, uint64_t index);
+// The same, of stream_of(name), for whoever draws many.
+float normal_at(uint64_t seed, uint64_t name_stream, uint64_t index);
 
 // Which elements a dropout drops: those whose word is below p * 2^32, scaled by 1/(1-p) otherwise.
 // The mask is a function of (seed, stream, row key, feature); see RowKey in ops/dropout.h.
