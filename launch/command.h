@@ -18,6 +18,8 @@ using Words = std::vector<std::string>;
 
 // Each returns an exit code. ConfigError and FileError on all ranks alike: one line is printed, the exit code is 2.
 int run_train(const Words& words);
+int run_eval(const Words& words);
+int run_predict(const Words& words);
 int run_generate(const Words& words);
 int run_tokenize(const Words& words);
 int run_prepare(const Words& words);

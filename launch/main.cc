@@ -18,6 +18,8 @@ struct Command {
 
 constexpr Command kCommands[] = {
     {"train", "train or go on training, from one YAML file", run_train},
+    {"eval", "judge a model by labelled data, or by its perplexity", run_eval},
+    {"predict", "let a finetuned model label, tag, answer or embed texts", run_predict},
     {"generate", "let a model write text", run_generate},
     {"tokenize", "train a tokenizer; turn text into ids and back", run_tokenize},
     {"prepare", "turn text or JSONL into an indexed token file", run_prepare},

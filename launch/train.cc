@@ -3,15 +3,20 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <boost/json.hpp>
 #include <charconv>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <thread>
 
+#include "base/files.h"
 #include "data/tokenizer_files.h"
 #include "inference/engine.h"
 #include "launch/arguments.h"
 #include "launch/command.h"
+#include "tasks/scores_statistics.h"
 #include "trainer/agreed.h"
 #include "trainer/device.h"
 
@@ -99,6 +104,46 @@ DryRunOptions dry_run_options(const Arguments& args, const RunConfig& config) {
   return options;
 }
 
+// One run for each of run.seeds, and what their scores have in common.
+int train_seeds(Job& job, const RunConfig& config, TrainHooks hooks) {
+  std::vector<int64_t> sorted = config.run.seeds;
+  std::sort(sorted.begin(), sorted.end());
+  check<ConfigError>(std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end(), "run.seeds names a seed twice");
+  check<ConfigError>(config.sample.prompts.empty(), "sample.prompts with run.seeds; take one of them out");
+  std::vector<std::string> names;
+  std::vector<std::vector<double>> values;  // by score
+  hooks.scores = [&](const std::vector<std::pair<std::string, double>>& scores) {
+    if (names.empty())
+      for (const auto& [name, value] : scores) names.push_back(name);
+    values.resize(names.size());
+    for (size_t i = 0; i < names.size(); ++i) values[i].push_back(scores.at(i).second);
+  };
+  for (const int64_t seed : config.run.seeds) {
+    RunConfig one = config;
+    one.run.seeds.clear();
+    one.run.seed = seed;
+    one.run.dir = text(config.run.dir, "/seed-", seed);
+    if (job.world().rank() == 0) std::printf("seed %lld\n", static_cast<long long>(seed));
+    if (const int code = train(job.world(), one, hooks); code != kExitDone) return code;
+  }
+  if (job.world().rank() != 0) return kExitDone;
+  boost::json::object summary = {{"seeds", boost::json::array(config.run.seeds.begin(), config.run.seeds.end())}};
+  std::printf("\nvalidation over %zu seeds, mean and standard deviation\n", config.run.seeds.size());
+  for (size_t i = 0; i < names.size(); ++i) {
+    const bool finite = std::all_of(values[i].begin(), values[i].end(), [](double v) { return std::isfinite(v); });
+    std::printf("  %-20s %s\n", names[i].c_str(), finite ? describe(mean_deviation(values[i]), 1, 4).c_str() : "not a number in some run");
+    boost::json::object& o = summary[names[i]].emplace_object();
+    if (finite) {
+      const MeanDeviation m = mean_deviation(values[i]);
+      o["mean"] = m.mean;
+      if (m.count > 1) o["deviation"] = m.deviation;
+      o["values"] = boost::json::array(values[i].begin(), values[i].end());
+    }
+  }
+  write_file_atomically(std::filesystem::path(config.run.dir) / "seeds.json", boost::json::serialize(summary) + "\n");
+  return kExitDone;
+}
+
 }  // namespace
 
 int run_train(const Words& words) {
@@ -143,6 +188,7 @@ int run_train(const Words& words) {
     hooks.activity = [&](const std::string& what) { job.watchdog().set_activity(what); };
     hooks.step = [&](int64_t step) { job.watchdog().set_step(step); };
     hooks.stop_requested = [] { return stop_signal != 0; };
+    if (!config.run.seeds.empty()) return train_seeds(job, config, hooks);
     if (tokenizer)
       hooks.samples = [&](const ShardedModel& model) { return write_samples(model, config, *tokenizer); };
     return train(job.world(), config, hooks);

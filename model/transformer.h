@@ -46,6 +46,7 @@ struct LossOptions {
   double r_drop = 0;                 // Liang et al. 2021, arXiv:2106.14448: weight of the divergence between the two passes of
                                      // a sample, which stand one after the other in the batch; classification of sequences
   double temperature = 0.05;         // HeadKind::kEmbedding
+  bool operator==(const LossOptions&) const = default;
 };
 
 // The batch, which is on the CPU, where its model is: itself, or copies of its tensors on a CUDA device. Throws Error then

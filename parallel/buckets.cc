@@ -25,8 +25,13 @@ ParameterBuckets::ParameterBuckets(const ParameterList& parameters, const Mesh& 
   int64_t filled = 0;
   int chunk = -1, group = -1;
   bool open = false;
+  std::vector<Parameter*> frozen;
   for (auto it = parameters.all().rbegin(); it != parameters.all().rend(); ++it) {
     Parameter* p = it->get();
+    if (p->frozen()) {
+      frozen.push_back(p);
+      continue;
+    }
     if (p->tied) {
       sets.push_back({p});
       open = false;
@@ -43,12 +48,14 @@ ParameterBuckets::ParameterBuckets(const ParameterList& parameters, const Mesh& 
     chunk = p->chunk;
     group = p->group;
   }
+  if (!frozen.empty()) sets.push_back(std::move(frozen));
   for (auto& set : sets) {
     std::reverse(set.begin(), set.end());
     std::stable_sort(set.begin(), set.end(), [](auto* a, auto* b) { return order_of(*a) < order_of(*b); });
     Bucket b;
     b.first_group = b.last_group = set[0]->group;
-    b.tied = set[0]->tied;
+    b.frozen = set[0]->frozen();
+    b.tied = set[0]->tied && !b.frozen;
     b.decay_begin = -1;
     for (Parameter* p : set) {
       if (p->decay && b.decay_begin < 0) b.decay_begin = b.size;
@@ -60,12 +67,12 @@ ParameterBuckets::ParameterBuckets(const ParameterList& parameters, const Mesh& 
     const int dp = mesh.dp().size();
     b.size = round_up(b.size, kAlign * dp);
     if (b.decay_begin < 0) b.decay_begin = b.size;
-    b.shard_size = options.zero ? b.size / dp : b.size;
+    b.shard_size = b.frozen ? 0 : options.zero ? b.size / dp : b.size;
     b.shard_begin = options.zero ? b.shard_size * mesh.dp().rank() : 0;
     b.values = zeros({b.size}, options.dtype, options.device);
     for (auto& e : b.entries)
       e.parameter->value = b.values.rows(e.offset, e.offset + e.size).reshape(e.parameter->shape);
-    if (options.zero < 2)
+    if (options.zero < 2 && !b.frozen)
       allocate_grads(b);
     else
       b.shard_grads = zeros({b.shard_size}, DType::kF32, options.device);
@@ -73,7 +80,8 @@ ParameterBuckets::ParameterBuckets(const ParameterList& parameters, const Mesh& 
   }
   // Slots live in the parameters, whose addresses are stable.
   for (Bucket& b : buckets_)
-    for (auto& e : b.entries) e.parameter->value.set_slot(&e.parameter->grad);
+    for (auto& e : b.entries)
+      if (!b.frozen) e.parameter->value.set_slot(&e.parameter->grad);
 }
 
 void ParameterBuckets::allocate_grads(Bucket& b) {
@@ -99,7 +107,7 @@ void ParameterBuckets::begin_step() {
 void ParameterBuckets::group_begins(int group) {
   if (options_.zero < 2) return;
   for (Bucket& b : buckets_)
-    if (b.first_group <= group && group <= b.last_group) {
+    if (!b.frozen && b.first_group <= group && group <= b.last_group) {
       take_in_shard(b);  // of the micro-batch before
       if (!b.grads.defined()) allocate_grads(b);
     }
@@ -107,7 +115,7 @@ void ParameterBuckets::group_begins(int group) {
 
 void ParameterBuckets::group_done(int group, bool last_micro_batch) {
   for (Bucket& b : buckets_)
-    if (b.first_group == group && (last_micro_batch || options_.zero == 2)) reduce(b);
+    if (!b.frozen && b.first_group == group && (last_micro_batch || options_.zero == 2)) reduce(b);
 }
 
 // The end of a bucket's reduction under zero 2.
@@ -175,8 +183,8 @@ double ParameterBuckets::squared_norm() const {
 }
 
 void ParameterBuckets::gather_values_async(size_t i) {
-  if (!options_.zero || mesh_.dp().size() == 1) return;
   Bucket& b = buckets_[i];
+  if (b.frozen || !options_.zero || mesh_.dp().size() == 1) return;
   gathering_.push_back(
       mesh_.dp().all_gather_async(b.values.rows(b.shard_begin, b.shard_begin + b.shard_size), b.values));
 }

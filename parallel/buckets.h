@@ -6,6 +6,8 @@
 //   zero 2: as 1, and only the shard of the gradients persists: a bucket's full buffer lives from the moment backward
 //           reaches it until it is reduced, once a micro-batch. One bucket is reduced while backward fills the next.
 //
+// Frozen parameters (Parameter::rate 0) lie in buckets of their own, which have no gradients and take part in nothing.
+//
 // A bucket is a run of readiness groups of one chunk. Inside it parameters that take no weight decay come first, and among
 // each half those whose gradient is partial over the tensor axis, so that every fused operation is on one flat range.
 #pragma once
@@ -34,6 +36,7 @@ struct Bucket {
   int64_t decay_begin = 0;    // entries from here on take weight decay
   int first_group = 0;        // complete when backward is through with this group
   int last_group = 0;
+  bool frozen = false;        // holds parameters that are not trained: values alone, a shard of 0 elements
   bool tied = false;          // holds one tied embedding, whose gradient is summed over the pipeline's ends
   Tensor values;              // flat, [size]
   Tensor grads;               // flat f32 [size]; undefined between uses under zero 2

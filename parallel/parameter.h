@@ -42,6 +42,8 @@ struct Parameter {
   bool tp_partial_grad = false;  // each tensor rank has part of the gradient's sum (sequence parallelism)
   bool tied_copy = false;      // second copy, on the last stage, of a tied embedding of the first
   bool tied = false;           // has, or is, such a copy on another stage
+  double rate = 1;             // of the learning rate; 0: frozen, without gradient and optimizer state
+  bool frozen() const { return rate == 0; }
   int group = 0;               // readiness group: see ParameterList::set_group()
   int chunk = 0;               // model chunk of this rank (interleaved pipelines have several)
 };

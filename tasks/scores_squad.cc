@@ -17,7 +17,14 @@ bool is_blank(uint32_t code_point) { return is_white_space(code_point) || (code_
 
 std::vector<std::string> words_of_answer(std::string_view answer) {
   std::string kept;
-  for (const char c : lowercase_unicode(answer))
+  std::string lower;
+  for (size_t i = 0; i < answer.size();) {
+    const Character c = character_at(answer, i);
+    if (c.code_point == kNoCodePoint) lower += answer.substr(i, c.length);
+    else append_lowercase(lower, c.code_point);
+    i += c.length;
+  }
+  for (const char c : lower)
     if (kPunctuation.find(c) == std::string_view::npos) kept += c;
 
   // An article goes where it is a whole run of letters and digits; what stands beside it then is apart.

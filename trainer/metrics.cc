@@ -98,7 +98,10 @@ void Reporter::step(const StepMetrics& m, bool log) {
 void Reporter::evaluation(const EvaluationMetrics& m) {
   impl_->progress.evaluation(m);
   Impl::add(impl_->validation, static_cast<double>(m.step), m.loss);
-  impl_->write_event(m.step, {{"validation/loss", m.loss}, {"validation/perplexity", std::exp(m.loss)}});
+  std::vector<Scalar> values = {{"validation/loss", m.loss}};
+  if (m.scores.empty()) values.push_back({"validation/perplexity", std::exp(m.loss)});
+  for (const auto& [name, score] : m.scores) values.push_back({"validation/" + name, score});
+  impl_->write_event(m.step, values);
   impl_->write_line(m);
 }
 

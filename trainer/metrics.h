@@ -25,8 +25,9 @@ struct StepMetrics {
 
 struct EvaluationMetrics {
   int64_t step = 0;
-  double loss = 0;             // perplexity is exp(loss)
+  double loss = 0;             // of language models, perplexity is exp(loss)
   bool best = false;
+  std::vector<std::pair<std::string, double>> scores = {};  // of a task
 };
 
 // Shares of this start's wall time, averaged over ranks; they sum to total_s. Losses, tokens/s and the ratio

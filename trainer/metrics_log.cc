@@ -47,11 +47,11 @@ boost::json::object to_json_line(const StepMetrics& m) {
 }
 
 boost::json::object to_json_line(const EvaluationMetrics& m) {
-  return {{"type", "evaluation"},
-          {"step", m.step},
-          {"loss", finite_or_null(m.loss)},
-          {"perplexity", finite_or_null(std::exp(m.loss))},
-          {"best", m.best}};
+  boost::json::object line = {{"type", "evaluation"}, {"step", m.step}, {"loss", finite_or_null(m.loss)}};
+  if (m.scores.empty()) line["perplexity"] = finite_or_null(std::exp(m.loss));
+  for (const auto& [name, score] : m.scores) line[name] = finite_or_null(score);
+  line["best"] = m.best;
+  return line;
 }
 
 boost::json::object to_json_line(const RunSummary& s) {

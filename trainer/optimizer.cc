@@ -23,7 +23,26 @@ Optimizer::Optimizer(ParameterBuckets& buckets, const OptimizerOptions& options)
       state.shards.push_back(zeros({b.shard_size}, DType::kF32, buckets.options().device));
     state_.push_back(std::move(state));
   }
+  for (const Bucket& b : buckets.buckets()) spans_.push_back(spans_of(b));
   reset_masters();
+}
+
+// The parts of a shard that are updated alike. What stands between two parameters is updated with the first: it is 0 and
+// stays so.
+std::vector<Optimizer::Span> Optimizer::spans_of(const Bucket& b) {
+  std::vector<Span> spans;
+  for (const Bucket::Entry& e : b.entries) {
+    const int64_t next = &e == &b.entries.back() ? b.size : (&e + 1)->offset;
+    const int64_t begin = std::clamp<int64_t>(e.offset - b.shard_begin, 0, b.shard_size),
+                  end = std::clamp<int64_t>(next - b.shard_begin, 0, b.shard_size);
+    if (begin == end) continue;
+    const bool decay = e.offset >= b.decay_begin;
+    if (!spans.empty() && spans.back().decay == decay && spans.back().rate == e.parameter->rate)
+      spans.back().end = end;
+    else
+      spans.push_back({begin, end, decay, e.parameter->rate});
+  }
+  return spans;
 }
 
 Tensor& Optimizer::shard(const char* name, size_t bucket) {
@@ -54,11 +73,8 @@ void Optimizer::step(double learning_rate, double grad_scale, int64_t step) {
     Bucket& b = buckets_.buckets()[i];
     const Tensor values = b.values.rows(b.shard_begin, b.shard_begin + b.shard_size);
     float* param = has_masters_ ? shard("master", i).data<float>() : values.data<float>();
-    // The shard's part without decay, then its part with.
-    const int64_t border = std::clamp<int64_t>(b.decay_begin - b.shard_begin, 0, b.shard_size);
-    for (auto [begin, end, decay] : {std::tuple(int64_t{0}, border, 0.0),
-                                     std::tuple(border, b.shard_size, options_.weight_decay)}) {
-      if (begin == end) continue;
+    for (const Span& part : spans_[i]) {
+      const int64_t begin = part.begin;
       OptimizerSpan span;
       span.param = param + begin;
       if (has_masters_) {
@@ -66,14 +82,15 @@ void Optimizer::step(double learning_rate, double grad_scale, int64_t step) {
         span.copy_dtype = values.dtype();
       }
       span.grad = b.shard_grads.data<float>() + begin;
-      span.count = end - begin;
+      span.count = part.end - begin;
       span.device = values.device();
+      const double rate = learning_rate * part.rate, decay = part.decay ? options_.weight_decay : 0;
       if (options_.name == "adamw")
         adamw_step(span, shard("exp_avg", i).data<float>() + begin, shard("exp_avg_sq", i).data<float>() + begin,
-                   {learning_rate, options_.beta1, options_.beta2, options_.eps, decay, grad_scale, step});
+                   {rate, options_.beta1, options_.beta2, options_.eps, decay, grad_scale, step});
       else
         sgd_step(span, options_.momentum > 0 ? shard("momentum", i).data<float>() + begin : nullptr,
-                 {learning_rate, options_.momentum, decay, grad_scale, options_.nesterov});
+                 {rate, options_.momentum, decay, grad_scale, options_.nesterov});
     }
     buckets_.gather_values_async(i);  // beside the update of the next bucket
   }

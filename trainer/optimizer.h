@@ -30,7 +30,7 @@ class Optimizer {
   // State starts at zero, masters at the values. `buckets` outlives this.
   Optimizer(ParameterBuckets& buckets, const OptimizerOptions& options);
 
-  // One update with the gradients times `grad_scale` (clipping), then the values of all data ranks made equal again.
+  // One update, each parameter at learning_rate times its own rate, with the gradients times `grad_scale` (clipping), then the values of all data ranks made equal again.
   // `step` counts updates from 1. Collective over dp under ZeRO.
   void step(double learning_rate, double grad_scale, int64_t step);
 
@@ -42,11 +42,18 @@ class Optimizer {
   double bytes_per_step() const;
 
  private:
+  struct Span {
+    int64_t begin, end;  // of the shard
+    bool decay;
+    double rate;
+  };
+  static std::vector<Span> spans_of(const Bucket& bucket);
   Tensor& shard(const char* name, size_t bucket);
 
   ParameterBuckets& buckets_;
   OptimizerOptions options_;
   std::vector<OptimizerState> state_;
+  std::vector<std::vector<Span>> spans_;  // by bucket
   bool has_masters_;
 };
 

@@ -100,8 +100,10 @@ std::string step_line(const StepMetrics& m, int64_t total_steps) {
 }
 
 std::string evaluation_line(const EvaluationMetrics& m) {
-  return text("step ", m.step, "  validation loss ",
-              formatted("%.4f  perplexity %.4g", m.loss, std::exp(m.loss)), m.best ? "  best so far" : "");
+  std::string line = text("step ", m.step, "  validation loss ", formatted("%.4f", m.loss));
+  if (m.scores.empty()) line += formatted("  perplexity %.4g", std::exp(m.loss));
+  for (const auto& [name, score] : m.scores) line += "  " + name + formatted(" %.4f", score);
+  return line + (m.best ? "  best so far" : "");
 }
 
 Progress::Progress(std::ostream& out, ProgressStyle style, int64_t total_steps, int width)

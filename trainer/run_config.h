@@ -16,6 +16,8 @@
 
 #include "data/sample_source.h"
 #include "model/transformer.h"
+#include "tasks/masked_lm.h"
+#include "tasks/task.h"
 #include "tensor/gemm.h"
 #include "trainer/config_fields.h"
 
@@ -24,7 +26,6 @@ namespace trireme {
 enum class DeviceChoice : uint8_t { kAuto, kCpu, kCuda };
 enum class ResumeMode : uint8_t { kAuto, kNever, kMust };
 enum class LearningRateKind : uint8_t { kConstant, kLinear, kCosine, kWarmupStableDecay };
-enum class RunMetric : uint8_t { kValidationLoss, kTrainLoss };
 enum class CommBackend : uint8_t { kAuto, kMpi, kSelf };
 enum class ProgressStyle : uint8_t { kAuto, kBar, kPlain, kNone };
 
@@ -32,6 +33,7 @@ struct RunSection {
   std::string name;  // default: the config file's name without .yaml
   std::string dir;   // default: runs/<name>
   int64_t seed = 1234;
+  std::vector<int64_t> seeds;  // empty: the one run of `seed`
   DeviceChoice device = DeviceChoice::kAuto;
   int64_t threads = 0;
   std::string tuning;  // empty: the compiled-in rules, or those that the checkpoint was trained with
@@ -73,11 +75,25 @@ struct DataSection {
   bool operator==(const DataSection&) const = default;
 };
 
+// What a run is followed by: kValidationLoss or kTrainLoss, of which the lowest is the best, or a score of its task
+// (Task::score), of which the highest is.
+inline constexpr char kValidationLoss[] = "validation_loss", kTrainLoss[] = "train_loss";
+
 struct EarlyStopping {
-  RunMetric metric = RunMetric::kValidationLoss;
+  std::string metric = kValidationLoss;
   int64_t patience = 0;
   double min_delta = 0;
   bool operator==(const EarlyStopping&) const = default;
+};
+
+// What is learned: a language model, or a task of labelled data (tasks/task.h).
+struct TaskSection : TaskOptions {
+  MaskedLmOptions masking;
+  LossOptions loss;           // class_weights aside, which are those of `class_weights` once the labels are known
+  std::string class_weights;  // empty: all 1; "balanced"; or "LABEL=WEIGHT,LABEL=WEIGHT"
+
+  void describe(FieldList& list);
+  bool operator==(const TaskSection&) const = default;
 };
 
 struct TrainSection {
@@ -93,6 +109,10 @@ struct TrainSection {
   double min_learning_rate = 0;
   LearningRateKind schedule = LearningRateKind::kCosine;
   int64_t warmup_steps = 0;
+  double warmup_share = 0;
+  double layer_decay = 1;
+  double head_rate = 1;
+  std::vector<std::string> freeze;
   int64_t decay_steps = 0;
   std::array<double, 2> betas = {0.9, 0.95};
   double eps = 1e-8;
@@ -102,6 +122,7 @@ struct TrainSection {
   double clip_grad_norm = 1;
   int64_t max_skipped_steps = 10;
   int64_t evaluate_every_steps = 0;
+  double evaluate_every_epochs = 0;
   EarlyStopping early_stopping;
 
   void describe(FieldList& list);
@@ -130,7 +151,7 @@ struct CheckpointSection {
   double every_minutes = 30;
   int64_t keep_last = 2;
   bool keep_best = false;
-  RunMetric best_metric = RunMetric::kValidationLoss;
+  std::string best_metric = kValidationLoss;
   bool async = true;
   bool save_at_end = true;
 
@@ -179,6 +200,7 @@ struct RunConfig {
   ModelSection model;
   TokenizerSection tokenizer;
   DataSection data;
+  TaskSection task;
   TrainSection train;
   ParallelSection parallel;
   CheckpointSection checkpoint;

@@ -4,8 +4,6 @@
 namespace trireme {
 namespace {
 
-const std::vector<std::pair<std::string, RunMetric>> kMetrics = {{"validation_loss", RunMetric::kValidationLoss},
-                                                                {"train_loss", RunMetric::kTrainLoss}};
 constexpr double kManySteps = 1e12;
 
 }  // namespace
@@ -15,6 +13,8 @@ void RunSection::describe(FieldList& list) {
   list.add("name", name, "name of the run, a plain file name; default: the config file's, without .yaml");
   list.add("dir", dir, "folder for checkpoints, logs and the resolved config; default: runs/<name>");
   list.add("seed", seed, "of weights, sample order and dropout").at_least(0);
+  list.add("seeds", seeds, "several runs one after the other, in run.dir/seed-N, and the mean and deviation of their scores")
+      .at_least(0);
   list.choice<DeviceChoice>(
       "device", device, {{"auto", DeviceChoice::kAuto}, {"cpu", DeviceChoice::kCpu}, {"cuda", DeviceChoice::kCuda}},
       "auto: cuda where the program has it and each rank finds a device, else cpu");
@@ -51,6 +51,52 @@ void DataSection::describe(FieldList& list) {
   list.add("validation_samples", validation_samples, "samples of an evaluation; 0: all").at_least(0).unit("samples");
 }
 
+void TaskSection::describe(FieldList& list) {
+  list.section("task", "what is learned");
+  std::vector<std::pair<std::string, std::string>> kinds = {{kLanguageModelTask, kLanguageModelTask},
+                                                            {kMaskedLanguageModelTask, kMaskedLanguageModelTask}};
+  for (const std::string& name : task_names()) kinds.emplace_back(name, name);
+  list.choice<std::string>("kind", kind, kinds, "the first two from prepared data, all others from labelled files");
+  list.choice<std::string>("format", format,
+                           {{"auto", "auto"}, {"tsv", "tsv"}, {"csv", "csv"}, {"jsonl", "jsonl"}, {"conll", "conll"},
+                            {"squad", "squad"}, {"lines", "lines"}},
+                           "of labelled files; auto: by the end of their names");
+  list.add("header", header, "tsv, csv: the first line names the columns; else they are numbers from 1");
+  list.choice<bool>("on_bad_row", skip_bad_rows, {{"stop", false}, {"skip", true}},
+                    "stop: the first bad row ends the run; skip: they are counted and left out");
+  list.add("text_column", text_column, "name of a column, or its number from 1; empty: by the usual names");
+  list.add("pair_column", pair_column, "of the second text; empty: none, or by the usual names");
+  list.add("label_column", label_column, "empty: by the usual names");
+  list.add("labels", labels, "in the order of their ids; empty: the model's, else those of data.train in alphabetical order");
+  list.choice<ProblemType>("problem", problem,
+                           {{"single_label", ProblemType::kSingleLabel},
+                            {"multi_label", ProblemType::kMultiLabel},
+                            {"regression", ProblemType::kRegression}},
+                           "of sequence_classification");
+  list.add("label_separator", label_separator, "multi_label: between the labels of a row");
+  list.add("stride", stride, "question_answering: that neighbouring windows of a long text share")
+      .at_least(0).at_most(1 << 20).unit("tokens");
+  list.add("max_query_length", max_query_length, "of a question").at_least(1).at_most(1 << 20).unit("tokens");
+  list.add("max_answer_length", max_answer_length, "of an answer").at_least(1).at_most(1 << 20).unit("tokens");
+  list.add("best_answers", best_answers, "candidates that predictions list").at_least(1).at_most(1000);
+  list.add("unanswerable", unanswerable, "question_answering: there are questions without an answer (SQuAD 2)");
+  list.add("null_threshold", null_threshold,
+           "unanswerable: none is given where its score is above the best answer's by more than this");
+  list.choice<Pooling>("pooling", pooling, {{"mean", Pooling::kMean}, {"cls", Pooling::kCls}},
+                       "embeddings: the mean of a text's tokens, or its first");
+  list.add("normalize", normalize, "embeddings: to length 1");
+  list.add("temperature", loss.temperature, "embeddings: of the softmax over the texts of a micro-batch").above(0).at_most(100);
+  list.choice<Masking>("masking", masking.masking,
+                       {{"token", Masking::kToken}, {"whole_word", Masking::kWholeWord}, {"span", Masking::kSpan}},
+                       "masked_language_model: what is masked together; span: arXiv:1907.10529");
+  list.add("mask_probability", masking.probability, "masked_language_model: of a token to be predicted").above(0).below(1);
+  list.add("next_sentence", masking.next_sentence, "masked_language_model: also whether the second part of a sample follows");
+  list.add("label_smoothing", loss.label_smoothing, "of classes: arXiv:1512.00567").at_least(0).below(1);
+  list.add("class_weights", class_weights, "of classes: empty: all 1; balanced: by their counts; or \"no=1,yes=3.5\"");
+  list.add("r_drop", loss.r_drop, "sequence_classification: weight of the divergence of two passes (arXiv:2106.14448); 0: one pass")
+      .at_least(0).at_most(1000);
+}
+
 void TrainSection::describe(FieldList& list) {
   list.section("train", "optimisation");
   list.add("steps", steps, "length of the run; give exactly one of steps, tokens, epochs")
@@ -79,6 +125,12 @@ void TrainSection::describe(FieldList& list) {
                                  {"wsd", LearningRateKind::kWarmupStableDecay}},
                                 "of the learning rate after warmup; wsd: constant, then linear decay at the end");
   list.add("warmup_steps", warmup_steps, "linear from 0 to learning_rate").at_least(0).at_most(kManySteps).unit("steps");
+  list.add("warmup_share", warmup_share, "warmup as a share of the run, in place of warmup_steps; 0: not so")
+      .at_least(0).below(1);
+  list.add("layer_decay", layer_decay, "the learning rate of each block is so many times that of the block above it")
+      .above(0).at_most(1);
+  list.add("head_rate", head_rate, "the learning rate of what stands on the blocks, in learning rates").above(0).at_most(1000);
+  list.add("freeze", freeze, "words of parameters' names that are not trained: [embeddings, layer.0]");
   list.add("decay_steps", decay_steps,
            "length of the decay; 0: linear, cosine: from warmup to the end; wsd: the last tenth of the run")
       .at_least(0).at_most(kManySteps).unit("steps");
@@ -91,12 +143,14 @@ void TrainSection::describe(FieldList& list) {
   list.add("max_skipped_steps", max_skipped_steps,
            "steps with NaN or Inf are skipped; the run fails after more than this many in a row")
       .at_least(0).at_most(1e6).unit("steps");
+  list.add("evaluate_every_epochs", evaluate_every_epochs, "the same, in passes over data.train; 0: not so")
+      .at_least(0).at_most(1e6).unit("passes");
   list.add("evaluate_every_steps", evaluate_every_steps, "between evaluations; 0: at the end only")
       .at_least(0).at_most(kManySteps).unit("steps");
-  list.section("train.early_stopping", "stop when a metric no longer falls");
-  list.choice<RunMetric>("metric", early_stopping.metric, kMetrics, "what is watched");
+  list.section("train.early_stopping", "stop when a metric no longer gets better");
+  list.add("metric", early_stopping.metric, "what is watched: validation_loss, train_loss, or a score of the task");
   list.add("patience", early_stopping.patience, "without a new best; 0: off").at_least(0).at_most(1e9).unit("evaluations");
-  list.add("min_delta", early_stopping.min_delta, "smaller falls do not count").at_least(0);
+  list.add("min_delta", early_stopping.min_delta, "smaller gains do not count").at_least(0);
 }
 
 void ParallelSection::describe(FieldList& list) {
@@ -125,7 +179,7 @@ void CheckpointSection::describe(FieldList& list) {
   list.add("every_minutes", every_minutes, "0: not by time").at_least(0).at_most(1e6).unit("minutes");
   list.add("keep_last", keep_last, "older ones are removed once a later one is complete; 0: keep all").at_least(0).at_most(1e6);
   list.add("keep_best", keep_best, "never remove the best one");
-  list.choice<RunMetric>("best_metric", best_metric, kMetrics, "the lowest is the best");
+  list.add("best_metric", best_metric, "validation_loss or train_loss, the lowest, or a score of the task, the highest");
   list.add("async", async, "write while training goes on");
   list.add("save_at_end", save_at_end, "of the run");
 }
@@ -167,7 +221,7 @@ void ProfileSection::describe(FieldList& list) {
 }
 
 bool RunConfig::operator==(const RunConfig& o) const {
-  return run == o.run && model == o.model && tokenizer == o.tokenizer && data == o.data && train == o.train &&
+  return run == o.run && model == o.model && tokenizer == o.tokenizer && data == o.data && task == o.task && train == o.train &&
          parallel == o.parallel && checkpoint == o.checkpoint && comm == o.comm && log == o.log && sample == o.sample &&
          profile == o.profile;
 }
@@ -177,6 +231,7 @@ FieldList fields_of(RunConfig& config) {
   config.run.describe(list);
   config.tokenizer.describe(list);
   config.data.describe(list);
+  config.task.describe(list);
   config.train.describe(list);
   config.parallel.describe(list);
   config.checkpoint.describe(list);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 
 #include "base/files.h"
@@ -21,8 +22,10 @@
 #include "trainer/device.h"
 #include "trainer/learning_rate.h"
 #include "trainer/metrics.h"
+#include "trainer/parameter_rates.h"
 #include "trainer/run_setup.h"
 #include "trainer/run_times.h"
+#include "trainer/task_evaluation.h"
 #include "trainer/train_step.h"
 #include "trainer/tuning.h"
 
@@ -71,12 +74,12 @@ class Run {
                {static_cast<int>(config.parallel.chunks), setup.plan.layers_per_stage, config.parallel.sequence,
                 config.train.fp8},
                place.device),
-        buckets_(model_.parameters(), mesh_,
+        buckets_(parameters_at_their_rates(), mesh_,
                  {static_cast<int>(config.parallel.zero), config.parallel.bucket_mb << 20, config.train.dtype,
                   place.device}),
         plan_{config.train.global_batch, config.train.micro_batch, setup.plan.data_ranks, mesh_.dp().rank()} {
     schedule_ = {config.train.schedule,     config.train.learning_rate, config.train.min_learning_rate,
-                 config.train.warmup_steps, setup.total_steps,          setup.plan.decay_steps};
+                 setup.plan.warmup_steps,   setup.total_steps,          setup.plan.decay_steps};
   }
 
   int run() {
@@ -90,6 +93,7 @@ class Run {
     options.recompute = config_.train.recompute;
     options.clip_grad_norm = config_.train.clip_grad_norm;
     options.dropout_seed = static_cast<uint64_t>(config_.run.seed);
+    options.loss = setup_.loss;
     options.scale_loss = config_.train.dtype == DType::kF16;
     step_ = std::make_unique<TrainStep>(model_, buckets_, *optimizer_, options);
     step_->set_activity(hooks_.activity);
@@ -106,6 +110,11 @@ class Run {
   }
 
  private:
+  const ParameterList& parameters_at_their_rates() {
+    set_parameter_rates(model_.parameters(), setup_.model, config_.train, world_);
+    return model_.parameters();
+  }
+
   bool rank0() const { return world_.rank() == 0; }
   void activity(const char* what) const {
     if (hooks_.activity) hooks_.activity(what);
@@ -131,10 +140,10 @@ class Run {
   void resume() {
     CheckpointOptions options;
     options.dir = config_.run.dir;
-    options.tokenizer = config_.tokenizer.path;
+    options.tokenizer = config_.tokenizer.path.empty() && setup_.task ? config_.model.from : config_.tokenizer.path;
     options.run_yaml = dump_run_config(config_);
     options.seed = static_cast<uint64_t>(config_.run.seed);
-    options.data_identity = setup_.data_identity(config_);
+    options.data_identity = setup_.train->identity();
     options.keep_last = config_.checkpoint.keep_last;
     options.async = config_.checkpoint.async;
     // A later start would take the old run's higher step for this one's.
@@ -174,9 +183,10 @@ class Run {
     reporter_->note(describe_plan(config_, setup_.plan));
     reporter_->note(text("device of rank 0: ", place_.description));
     reporter_->note(text(setup_.model.model_type, ", ", static_cast<int64_t>(parameters), " parameters; ",
-                         setup_.train->num_tokens(), " training tokens; ", num_threads(),
+                         setup_.train->size_text(), " to train on; ", num_threads(),
                          " threads a rank; measured GEMM rate of all ranks ", static_cast<int64_t>(rate / 1e9),
                          " GFLOP/s"));
+    for (const std::string& note : setup_.notes) reporter_->note(note);
     for (const std::string& warning : setup_.plan.warnings) reporter_->warning(warning);
     if (!place_.warning.empty()) reporter_->warning(place_.warning);
     if (!tuning_note_.empty()) reporter_->warning(tuning_note_);
@@ -260,7 +270,7 @@ class Run {
       }
 
       bool stop = false, best = false;
-      const int64_t every = config_.train.evaluate_every_steps;
+      const int64_t every = setup_.plan.evaluate_every_steps;
       if (setup_.validation && (last || (every && state_.step % every == 0))) stop = evaluate(best);
       const int64_t save_every = config_.checkpoint.every_steps;
       report_save(checkpointer_->poll());
@@ -274,7 +284,7 @@ class Run {
       if (stop) {
         if (rank0())
           reporter_->note(text("early stopping at step ", state_.step, ": no gain in ",
-                               state_.evaluations_without_gain, " evaluations; best ", state_.best_metric, " at step ",
+                               state_.evaluations_without_gain, " evaluations; best ", best_value(), " at step ",
                                state_.best_step));
         break;
       }
@@ -321,12 +331,11 @@ class Run {
   bool evaluate(bool& best) {
     const Clock::time_point begin = Clock::now();
     activity("evaluation");
-    const EvaluationResult r =
-        step_->evaluate(load_evaluation(*setup_.validation, plan_, setup_.validation_samples(config_)));
+    EvaluationMetrics r = setup_.task ? evaluate_task_scores() : evaluate_loss();
     const EarlyStopping& early = config_.train.early_stopping;
-    const RunMetric followed = early.patience > 0 ? early.metric : config_.checkpoint.best_metric;
-    const bool by_train = followed == RunMetric::kTrainLoss;
-    const double metric = by_train ? last_loss_ : r.loss;
+    double metric = followed() == kTrainLoss ? last_loss_ : r.loss;
+    for (const auto& [name, score] : r.scores)
+      if (name == followed()) metric = -score;
     best = metric < state_.best_metric - early.min_delta;
     if (best) {
       state_.best_metric = metric;
@@ -338,8 +347,60 @@ class Run {
     state_.best_validation_loss = std::min(state_.best_validation_loss, r.loss);
     times_.evaluation += seconds_since(begin);
     profile("evaluation", begin);
-    if (rank0()) reporter_->evaluation({state_.step, r.loss, best});
+    r.best = best;
+    if (rank0()) reporter_->evaluation(r);
+    if (best || !config_.checkpoint.keep_best || scores_.empty()) {
+      scores_ = r.scores;
+      scores_.emplace_back("loss", r.loss);
+    }
     return early.patience > 0 && state_.evaluations_without_gain >= early.patience;
+  }
+
+  const std::string& followed() const {
+    const EarlyStopping& early = config_.train.early_stopping;
+    return early.patience > 0 ? early.metric : config_.checkpoint.best_metric;
+  }
+  // best_metric is kept so that the lowest is the best.
+  double best_value() const {
+    return followed() == kTrainLoss || followed() == kValidationLoss ? state_.best_metric : -state_.best_metric;
+  }
+
+  EvaluationMetrics evaluate_loss() {
+    const int64_t count = setup_.validation_samples(config_);
+    const EvaluationResult r = step_->evaluate(load_evaluation(*setup_.validation, plan_, 0, count));
+    return {state_.step, r.loss, false, {}};
+  }
+  // Rank 0 judges; every rank learns the scores. The reports of the last evaluation lie in run.dir/evaluation.
+  EvaluationMetrics evaluate_task_scores() {
+    const TaskEvaluation e = evaluate_task(world_, model_, *setup_.validation_data, *setup_.validation, plan_,
+                                           setup_.validation_samples(config_), step_->evaluated_loss(), hooks_.activity);
+    const std::vector<std::string> names = setup_.task->metric_names(setup_.task_options);
+    std::string values(names.size() * sizeof(double), '\0');
+    agreed(world_, [&] {
+      if (!rank0()) return;
+      const TaskScores scores = setup_.task->score(*setup_.validation_data, setup_.model.head, setup_.task_options, e.outputs);
+      for (size_t i = 0; i < names.size(); ++i)
+        std::memcpy(values.data() + i * sizeof(double), &scores.metrics.at(i).second, sizeof(double));
+      write_reports(scores);
+    });
+    values = world_.broadcast_string(values, 0);
+    EvaluationMetrics r{state_.step, e.loss, false, {}};
+    for (size_t i = 0; i < names.size(); ++i) {
+      double score;
+      std::memcpy(&score, values.data() + i * sizeof score, sizeof score);
+      r.scores.emplace_back(names[i], score);
+    }
+    return r;
+  }
+  void write_reports(const TaskScores& scores) {
+    const std::filesystem::path folder = std::filesystem::path(config_.run.dir) / "evaluation";
+    try {
+      std::filesystem::create_directories(folder);
+      write_file_atomically(folder / "report.txt", scores.report);
+      for (const auto& [name, content] : scores.files) write_file_atomically(folder / name, content);
+    } catch (const std::exception& e) {
+      reporter_->warning(text("the reports of this evaluation are not written: ", e.what()));
+    }
   }
 
   void save(bool wait) {
@@ -383,6 +444,7 @@ class Run {
     report_save(checkpointer_->finish());
     end_profile();
     if (code == kExitDone) write_samples();
+    if (code == kExitDone && hooks_.scores && !scores_.empty()) hooks_.scores(scores_);
     const RunTimes mean = mean_over(world_, times_);
     if (!rank0()) return;
     if (state_.step == start_step_) {
@@ -426,6 +488,7 @@ class Run {
   RunState state_;
   RunTimes times_;
   std::string resumed_from_, tuning_note_;
+  std::vector<std::pair<std::string, double>> scores_;  // of the evaluation that counts
   double gemm_rate_ = 0;  // of this rank
   double flops_share_ = 0, last_loss_ = 0, earlier_s_ = 0;
   size_t peak_memory_ = 0;

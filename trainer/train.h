@@ -21,6 +21,9 @@ struct TrainHooks {
   std::function<void(int64_t step)> step;
   // Text by the model as it is, for each of sample.prompts, on rank 0; all ranks call it.
   std::function<std::vector<std::string>(const ShardedModel& model)> samples;
+  // The scores of the run's task when it is done, on every rank: of the best evaluation with checkpoint.keep_best, else of the
+  // last. Not called without an evaluation.
+  std::function<void(const std::vector<std::pair<std::string, double>>& scores)> scores;
   // True once SIGUSR1 or SIGTERM asked this process to save and end.
   std::function<bool()> stop_requested;
 };

@@ -9,6 +9,7 @@
 #include "model/sharded_model.h"
 #include "parallel/buckets.h"
 #include "parallel/executor.h"
+#include "trainer/evaluate.h"
 #include "trainer/loss_scale.h"
 #include "trainer/optimizer.h"
 #include "trainer/profile.h"
@@ -34,14 +35,6 @@ struct StepResult {
   double optimizer_s = 0;   // update and gathering of values
 };
 
-struct EvaluationResult {
-  double loss = 0;
-  double weight = 0;  // of the labels: loss_weight(), over all ranks
-};
-
-// Called with what the rank does, for the watchdog; may be empty.
-using ActivityFn = std::function<void(const std::string&)>;
-
 class TrainStep {
  public:
   // References outlive this.
@@ -52,9 +45,11 @@ class TrainStep {
   StepResult run(const std::vector<TokenBatch>& micro_batches, double learning_rate, int64_t step);
   // As run() without the update: gradients stay in the buckets' shards, times loss_scale().value.
   StepResult forward_backward(const std::vector<TokenBatch>& micro_batches);
-  // outputs: null, or where each micro-batch's Head::outputs() go, in their order, on the ranks of the last stage. Batches
-  // without labels have no loss.
+  // As trireme::evaluate(), with the options of this.
   EvaluationResult evaluate(const std::vector<TokenBatch>& micro_batches, std::vector<Tensor>* outputs = nullptr);
+
+  // The loss of evaluations: that of training, with one pass a sample.
+  LossOptions evaluated_loss() const;
 
   // With options.scale_loss, a run's first or that of where it goes on; else 1. The same on all ranks.
   const LossScale& loss_scale() const { return loss_scale_; }
@@ -65,7 +60,7 @@ class TrainStep {
   void set_profiler(Profiler* profiler) { profiler_ = profiler; }
 
  private:
-  const Schedule& schedule_for(int micro_batches, bool forward_only);
+  const Schedule& schedule_for(int micro_batches);
 
   ShardedModel& model_;
   ParameterBuckets& buckets_;

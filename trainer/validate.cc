@@ -101,7 +101,9 @@ void check_batch(const RunConfig& config, const ModelConfig& model, RunPlan& pla
           " * data.sequence_length=", length, " is ", plan.tokens_per_micro_batch,
           " tokens in one forward; use a smaller micro-batch");
   const ParallelSection& p = config.parallel;
-  require(!p.sequence || plan.tokens_per_micro_batch % p.tensor == 0, "parallel.sequence: train.micro_batch=",
+  // Batches of tasks are filled up instead.
+  const bool filled_up = config.task.kind != kLanguageModelTask;
+  require(filled_up || !p.sequence || plan.tokens_per_micro_batch % p.tensor == 0, "parallel.sequence: train.micro_batch=",
           t.micro_batch, " * data.sequence_length=", length, " = ", plan.tokens_per_micro_batch,
           " tokens are not a multiple of parallel.tensor=", p.tensor, "; use a length that is");
   // A schedule's list of actions is bounded (parallel/schedule.h).
@@ -126,6 +128,59 @@ void check_length(const RunConfig& config, const RunEnvironment& environment, Ru
             " samples of data.sequence_length=", config.data.sequence_length, "; no step can be made of them");
     plan.total_steps = static_cast<int64_t>(std::ceil(samples / static_cast<double>(t.global_batch)));
   }
+  plan.evaluate_every_steps = t.evaluate_every_steps;
+  if (t.evaluate_every_epochs > 0 && environment.samples_per_epoch)
+    plan.evaluate_every_steps = std::max<int64_t>(
+        1, std::llround(t.evaluate_every_epochs * static_cast<double>(*environment.samples_per_epoch) /
+                        static_cast<double>(t.global_batch)));
+}
+
+// Options that the task does not read are refused.
+void check_task(const RunConfig& config, const ModelConfig& model) {
+  const TaskSection& task = config.task;
+  const TaskSection defaults;
+  const bool decoder = is_decoder(model);
+  require(decoder == (task.kind == kLanguageModelTask), "task.kind=", task.kind, " with model.model_type=", model.model_type,
+          decoder ? "; decoders learn language_model" : ", an encoder; use masked_language_model or a task of labelled data");
+  const auto only = [&](bool same, const char* key, std::initializer_list<const char*> kinds) {
+    if (same) return;
+    std::string names;
+    for (const char* kind : kinds) {
+      if (task.kind == kind) return;
+      names += (names.empty() ? "" : ", ") + std::string(kind);
+    }
+    require(false, "task.", key, " is given with task.kind=", task.kind, "; it is for ", names);
+  };
+  constexpr const char *kSequence = "sequence_classification", *kToken = "token_classification",
+                       *kAnswers = "question_answering", *kEmbeddings = "embeddings";
+  const auto labelled = {kSequence, kToken, kAnswers, kEmbeddings};
+  only(task.format == defaults.format, "format", labelled);
+  only(task.header == defaults.header, "header", labelled);
+  only(task.skip_bad_rows == defaults.skip_bad_rows, "on_bad_row", labelled);
+  only(task.text_column.empty(), "text_column", labelled);
+  only(task.pair_column.empty(), "pair_column", {kSequence, kAnswers, kEmbeddings});
+  only(task.label_column.empty(), "label_column", labelled);
+  only(task.labels.empty(), "labels", {kSequence, kToken});
+  only(task.problem == defaults.problem, "problem", {kSequence});
+  only(task.label_separator == defaults.label_separator, "label_separator", {kSequence});
+  only(task.stride == defaults.stride, "stride", {kAnswers});
+  only(task.max_query_length == defaults.max_query_length, "max_query_length", {kAnswers});
+  only(task.max_answer_length == defaults.max_answer_length, "max_answer_length", {kAnswers});
+  only(task.best_answers == defaults.best_answers, "best_answers", {kAnswers});
+  only(task.unanswerable == defaults.unanswerable, "unanswerable", {kAnswers});
+  only(task.null_threshold == defaults.null_threshold, "null_threshold", {kAnswers});
+  only(task.pooling == defaults.pooling, "pooling", {kEmbeddings});
+  only(task.normalize == defaults.normalize, "normalize", {kEmbeddings});
+  only(task.loss.temperature == defaults.loss.temperature, "temperature", {kEmbeddings});
+  only(task.masking.masking == defaults.masking.masking, "masking", {kMaskedLanguageModelTask});
+  only(task.masking.probability == defaults.masking.probability, "mask_probability", {kMaskedLanguageModelTask});
+  only(task.masking.next_sentence == defaults.masking.next_sentence, "next_sentence", {kMaskedLanguageModelTask});
+  only(task.loss.label_smoothing == 0, "label_smoothing", {kSequence, kToken});
+  only(task.class_weights.empty(), "class_weights", {kSequence, kToken});
+  only(task.loss.r_drop == 0, "r_drop", {kSequence});
+  require(task.problem == ProblemType::kSingleLabel || (task.loss.label_smoothing == 0 && task.class_weights.empty() && task.loss.r_drop == 0),
+          "task.label_smoothing, class_weights and r_drop are for task.problem=single_label");
+  require(decoder || (config.sample.prompts.empty()), "sample.prompts: an encoder writes no text; take them out");
 }
 
 void check_learning_rate(const TrainSection& t, RunPlan& plan) {
@@ -136,13 +191,16 @@ void check_learning_rate(const TrainSection& t, RunPlan& plan) {
           " with train.schedule=constant, which does not decay; use 0 or another schedule");
   require(!constant || t.min_learning_rate == 0, "train.min_learning_rate=", t.min_learning_rate,
           " with train.schedule=constant, which does not decay; use 0 or another schedule");
+  require(t.warmup_share == 0 || t.warmup_steps == 0, "train.warmup_steps and train.warmup_share are both given; keep one");
+  plan.warmup_steps = t.warmup_steps;
   if (!plan.total_steps) return;
   const int64_t total = *plan.total_steps;
+  if (t.warmup_share > 0) plan.warmup_steps = static_cast<int64_t>(std::ceil(t.warmup_share * static_cast<double>(total)));
   if (t.warmup_steps > total)
     plan.warnings.push_back(text("train.warmup_steps=", t.warmup_steps, " is above the run's ", total,
                                  " steps; the learning rate never reaches its peak"));
   if (constant) return;
-  const int64_t after_warmup = std::max<int64_t>(0, total - t.warmup_steps);
+  const int64_t after_warmup = std::max<int64_t>(0, total - plan.warmup_steps);
   plan.decay_steps = t.decay_steps > 0 ? t.decay_steps
                      : t.schedule == LearningRateKind::kWarmupStableDecay
                          ? std::min(std::max<int64_t>(1, total / 10), after_warmup)
@@ -168,16 +226,28 @@ void check_optimizer(const TrainSection& t) {
 void check_metrics(const RunConfig& config, RunPlan& plan) {
   const bool validates = !config.data.validation.empty();
   const auto& stopping = config.train.early_stopping;
-  const auto needs_validation = [&](RunMetric metric, const char* what) {
-    require(metric != RunMetric::kValidationLoss || validates, what, " needs data.validation, which is empty");
-    require(metric != RunMetric::kValidationLoss || config.train.evaluate_every_steps > 0, what,
-            " needs train.evaluate_every_steps above 0");
+  const auto check_metric = [&](const std::string& metric, const char* key, const char* what) {
+    std::vector<std::string> known = {kValidationLoss, kTrainLoss};
+    if (is_labelled_task(config.task.kind))
+      for (const std::string& name : find_task(config.task.kind).metric_names(config.task)) known.push_back(name);
+    std::string names;
+    for (const std::string& name : known) names += (names.empty() ? "" : ", ") + name;
+    require(std::find(known.begin(), known.end(), metric) != known.end(), key, "=", metric,
+            " is not known; with task.kind=", config.task.kind, " use one of ", names);
+    require(metric == kTrainLoss || validates, what, metric, " needs data.validation, which is empty");
+    require(metric == kTrainLoss || config.train.evaluate_every_steps > 0 || config.train.evaluate_every_epochs > 0, what,
+            metric, " needs train.evaluate_every_steps above 0");
   };
-  if (stopping.patience > 0) needs_validation(stopping.metric, "train.early_stopping with metric validation_loss");
+  if (stopping.patience > 0)
+    check_metric(stopping.metric, "train.early_stopping.metric", "train.early_stopping with metric ");
   if (config.checkpoint.keep_best)
-    needs_validation(config.checkpoint.best_metric, "checkpoint.keep_best with best_metric validation_loss");
+    check_metric(config.checkpoint.best_metric, "checkpoint.best_metric", "checkpoint.keep_best with best_metric ");
+  require(config.train.evaluate_every_steps == 0 || config.train.evaluate_every_epochs == 0,
+          "train.evaluate_every_steps and train.evaluate_every_epochs are both given; keep one");
   require(config.train.evaluate_every_steps == 0 || validates, "train.evaluate_every_steps=",
           config.train.evaluate_every_steps, " needs data.validation, which is empty");
+  require(config.train.evaluate_every_epochs == 0 || validates, "train.evaluate_every_epochs=",
+          config.train.evaluate_every_epochs, " needs data.validation, which is empty");
   require(config.sample.prompts.empty() || !config.tokenizer.path.empty() || !config.model.from.empty(),
           "sample.prompts needs tokenizer.path");
   const auto& c = config.checkpoint;
@@ -194,6 +264,7 @@ RunPlan validate(const RunConfig& config, const ModelConfig& model, const RunEnv
   model.validate();
   check_tensor_split(config.parallel, model);
   check_schedule(config.parallel);
+  check_task(config, model);
   plan.layers_per_stage = layers_per_stage(config.parallel, model);
   check_batch(config, model, plan);
   check_length(config, environment, plan);

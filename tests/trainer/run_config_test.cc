@@ -94,7 +94,7 @@ sample: {prompts: "Once upon"}
   EXPECT_EQ(c.train.recompute, Recompute::kSelective);
   EXPECT_EQ(c.train.schedule, LearningRateKind::kWarmupStableDecay);
   EXPECT_EQ(c.train.learning_rate, 1e-3);
-  EXPECT_EQ(c.train.early_stopping.metric, RunMetric::kTrainLoss);
+  EXPECT_EQ(c.train.early_stopping.metric, kTrainLoss);
   EXPECT_EQ(c.train.early_stopping.patience, 3);
   EXPECT_EQ(c.parallel.layers_per_stage, (std::vector<int64_t>{1, 3}));
   EXPECT_EQ(c.parallel.schedule, "zb-h1");
