@@ -2,29 +2,67 @@
 
 #include <algorithm>
 
+#include "model/transformer.h"
 #include "parallel/vocabulary.h"
 
 namespace trireme {
 
+namespace {
+
+// Whether a block's MLP is two layers with biases around a gelu; else Llama's three.
+bool has_gelu(const ModelConfig& c) { return c.model_type != "llama"; }
+
+// The head of an encoder.
+int64_t head_parameters(const ModelConfig& c) {
+  const int64_t d = c.hidden_size, dense = d * d + d, labels = static_cast<int64_t>(c.head.labels.size());
+  const int64_t masked = dense + 2 * d + c.vocab_size + (c.tie_word_embeddings ? 0 : c.vocab_size * d);
+  switch (c.head.kind) {
+    case HeadKind::kLanguageModel: return masked;
+    case HeadKind::kPretraining: return masked + dense + 2 * d + 2;
+    case HeadKind::kSequenceClassification: return dense + labels * (d + 1);
+    case HeadKind::kTokenClassification: return labels * (d + 1);
+    case HeadKind::kQuestionAnswering: return 2 * (d + 1);
+    case HeadKind::kEmbedding: return 0;
+  }
+  return 0;
+}
+
+// Weights of a head's products for each token of a text of `length`.
+double head_products(const ModelConfig& c, int64_t length) {
+  const double d = static_cast<double>(c.hidden_size), v = static_cast<double>(c.vocab_size),
+               labels = static_cast<double>(c.head.labels.size());
+  if (is_decoder(c)) return v * d;
+  switch (c.head.kind) {
+    case HeadKind::kLanguageModel: return kMaskedShare * (d * d + v * d);
+    case HeadKind::kPretraining: return kMaskedShare * (d * d + v * d) + (d * d + 2 * d) / static_cast<double>(length);
+    case HeadKind::kSequenceClassification: return (d * d + labels * d) / static_cast<double>(length);
+    case HeadKind::kTokenClassification: return labels * d;
+    case HeadKind::kQuestionAnswering: return 2 * d;
+    case HeadKind::kEmbedding: return 0;
+  }
+  return 0;
+}
+
+}  // namespace
+
 ParameterCounts count_parameters(const ModelConfig& c) {
-  const bool gpt2 = c.model_type == "gpt2";
+  const bool gelu = has_gelu(c), decoder = is_decoder(c);
   const int64_t d = c.hidden_size, f = c.intermediate_size, q = c.num_attention_heads * c.head_dim,
                 kv = c.num_key_value_heads * c.head_dim;
-  const int64_t norm = gpt2 ? 2 * d : d;
-  int64_t block = d * (q + 2 * kv) + q * d + (gpt2 ? 2 : 3) * d * f + 2 * norm;
-  if (gpt2 || c.attention_bias) block += q + 2 * kv + d;
-  if (gpt2 || c.mlp_bias) block += gpt2 ? f + d : 2 * f + d;
+  const int64_t norm = gelu ? 2 * d : d;
+  int64_t block = d * (q + 2 * kv) + q * d + (gelu ? 2 : 3) * d * f + 2 * norm;
+  if (gelu || c.attention_bias) block += q + 2 * kv + d;
+  if (gelu || c.mlp_bias) block += gelu ? f + d : 2 * f + d;
   ParameterCounts n;
-  n.embedding = c.vocab_size * d + (gpt2 ? c.max_position_embeddings * d : 0);
-  n.layers = c.num_hidden_layers * block + norm;
-  n.head = c.tie_word_embeddings ? 0 : c.vocab_size * d;
+  n.embedding = c.vocab_size * d + (gelu ? c.max_position_embeddings * d : 0) + c.type_vocab_size * d + (decoder ? 0 : norm);
+  n.layers = c.num_hidden_layers * block + (decoder ? norm : 0);
+  n.head = !decoder ? head_parameters(c) : c.tie_word_embeddings ? 0 : c.vocab_size * d;
   return n;
 }
 
 double training_flops_per_token(const ModelConfig& c, int64_t length) {
-  const ParameterCounts n = count_parameters(c);
-  const double weights = static_cast<double>(n.layers) + static_cast<double>(c.vocab_size) * static_cast<double>(c.hidden_size);
-  const double seen = (static_cast<double>(length) + 1) / 2;
+  const double weights = static_cast<double>(count_parameters(c).layers) + head_products(c, length);
+  const double seen = is_decoder(c) ? (static_cast<double>(length) + 1) / 2 : static_cast<double>(length);
   return 6 * weights + 12 * static_cast<double>(c.num_hidden_layers * c.num_attention_heads * c.head_dim) * seen;
 }
 
@@ -35,12 +73,11 @@ double activation_bytes_per_token_and_layer(const ModelConfig& c, int tensor_ran
                q = static_cast<double>(c.num_attention_heads * c.head_dim),
                kv = static_cast<double>(c.num_key_value_heads * c.head_dim);
   if (recompute == 2) return bytes * d * rows;
-  const bool gpt2 = c.model_type == "gpt2";
-  // Input and both norms' outputs and the sum between; query-key-value (Llama: as they leave rope) and attention's output
+  // Input, both norms' outputs, and the sum before one of them (encoders: input, both sums, the norm between); query-key-value (Llama: as they leave rope) and attention's output
   // with 4 bytes of log-sum-exp a head; the MLP's inner tensors.
   const double row_wise = 4 * d * rows;
   const double attention = (q + 2 * kv + q) / n;
-  const double mlp = recompute == 1 ? 0 : (gpt2 ? 2 : 3) * f / n;
+  const double mlp = recompute == 1 ? 0 : (has_gelu(c) ? 2 : 3) * f / n;
   return bytes * (row_wise + attention + mlp) + 4 * static_cast<double>(c.num_attention_heads) / n + 16 * rows;
 }
 
@@ -54,10 +91,11 @@ double activation_bytes(const ModelConfig& c, const ActivationPlan& p) {
   // Backward of the MLP, where a block holds most: the gradients of its output and of its inner tensors, less those
   // tensors that are freed before the next gradient comes; and what recomputing brings back.
   const double again = p.recompute == 0 ? 0 : per_token(0) - per_token(p.recompute);
-  const double block = tokens * (element * (2 * d + (c.model_type == "gpt2" ? 1 : 2) * f / n) + again);
+  const double block = tokens * (element * (2 * d + (has_gelu(c) ? 1 : 2) * f / n) + again);
   if (!p.head) return kept + block;
   // The last block's output, its norm and the gradient of that stay from the loss to the end of the head's backward.
-  const double chunk = std::min(tokens, static_cast<double>(kLossChunk));
+  if (!c.head.over_vocabulary()) return kept + std::max(2 * tokens * d * element, block);
+  const double chunk = std::min(tokens * (is_decoder(c) ? 1 : kMaskedShare), static_cast<double>(kLossChunk));
   const double loss = 3 * tokens * d * element + chunk * (static_cast<double>(c.vocab_size) / n + d) * element;
   return kept + std::max(loss, block);
 }

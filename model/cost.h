@@ -6,16 +6,20 @@
 namespace trireme {
 
 struct ParameterCounts {
-  int64_t embedding = 0;   // tokens and positions
-  int64_t layers = 0;      // all blocks and the last norm
-  int64_t head = 0;        // the output layer, 0 if tied
+  int64_t embedding = 0;   // tokens, positions, types; an encoder's norm there
+  int64_t layers = 0;      // all blocks and a decoder's last norm
+  int64_t head = 0;        // what stands on them, but for a tied output layer
   int64_t total() const { return embedding + layers + head; }
 };
 ParameterCounts count_parameters(const ModelConfig& config);
 
+// The share of tokens that a masked language model is asked for, as in BERT's paper.
+constexpr double kMaskedShare = 0.15;
+
 // Floating-point operations of training one token (forward and backward, no recomputation): 6 for each weight of a
-// product, the output layer included and lookups not, and those of attention: 12 a layer for each width of a query head
-// and each key a token sees, (length + 1) / 2 of them on average under a causal mask.
+// product, the head included and lookups not, and those of attention: 12 a layer for each width of a query head
+// and each key a token sees, (length + 1) / 2 of them on average under a causal mask, and `length` in an encoder. Its head's
+// products count for the rows that it computes: kMaskedShare of them, or the first of each text.
 double training_flops_per_token(const ModelConfig& config, int64_t length);
 
 // Bytes of activations that one token keeps for backward in one block on one tensor rank, in a dtype of `bytes` bytes.

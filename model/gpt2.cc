@@ -9,23 +9,12 @@
 #include "parallel/tensor_collectives.h"
 #include "tensor/on_device.h"
 #include "tensor/ops/embedding.h"
-#include "tensor/ops/layer_norm.h"
 #include "tensor/ops/residual.h"
 
 namespace trireme {
 namespace {
 
 // Legend: T tokens (T/n under sequence parallelism), D model width, H local attention width, F local MLP width.
-
-struct LayerNormParams {
-  Parameter *weight, *bias;
-  float eps;
-  LayerNormParams(const LayerContext& context, const std::string& name, const ModelConfig& config)
-      : weight(norm_parameter(context, name + ".weight", config.hidden_size, true)),
-        bias(norm_parameter(context, name + ".bias", config.hidden_size, false)),
-        eps(static_cast<float>(config.norm_eps)) {}
-  Tensor operator()(const Tensor& x) const { return layer_norm(x, weight->value, bias->value, eps); }
-};
 
 class Gpt2Embedding final : public Embedding {
  public:

@@ -40,6 +40,7 @@ struct HeadSpec {
   ProblemType problem = ProblemType::kSingleLabel;
   Pooling pooling = Pooling::kMean;  // kEmbedding; sentence-transformers keeps both beside the model, not in config.json
   bool normalize = true;             // kEmbedding: to length 1
+  bool over_vocabulary() const { return kind == HeadKind::kLanguageModel || kind == HeadKind::kPretraining; }
   bool operator==(const HeadSpec&) const = default;
 };
 
@@ -65,8 +66,14 @@ struct ModelConfig {
   double attn_dropout = 0;   // attn_pdrop; Llama: attention_dropout
   double resid_dropout = 0;  // resid_pdrop, GPT-2 alone
 
-  int64_t type_vocab_size = 0;     // BERT, RoBERTa: kinds of token types
-  double classifier_dropout = 0;  // encoders: before a classifier; the family's default where config.json has none
+  // Encoders. BERT and RoBERTa have hidden_dropout_prob for embd_ and resid_dropout, attention_probs_dropout_prob and
+  // layer_norm_eps (default 1e-12); DistilBERT its own names: dim, n_layers, n_heads, hidden_dim, activation, dropout.
+  int64_t type_vocab_size = 0;  // BERT, RoBERTa: token types; default 2
+  int64_t first_position = 0;   // row of the table that a text's first position has; RoBERTa: pad_token_id + 1, else 0
+  std::optional<double> classifier_dropout;  // before a classifier; DistilBERT: seq_classif_dropout (default 0.2); absent:
+                                             // resid_dropout
+  double qa_dropout = 0;                     // DistilBERT, before the ends of answers (default 0.1)
+  std::optional<int64_t> pad_token_id;       // default 0; RoBERTa: 1. A decoder's is carried in `extra`
 
   bool tie_word_embeddings = false;  // default: true in GPT-2, false in Llama
   bool attention_bias = false;       // Llama; GPT-2: always true
@@ -86,6 +93,11 @@ struct ModelConfig {
                                const std::string& path = "");
   // Reads config.json in a model folder.
   static ModelConfig from_directory(const std::filesystem::path& folder);
+
+  // Whether the head's output weights are the token embedding.
+  bool ties_output() const { return tie_word_embeddings && head.over_vocabulary(); }
+  // Tokens of the longest text that has positions.
+  int64_t max_length() const { return max_position_embeddings - first_position; }
 
   // The config.json that `transformers` reads, under the family's own names, `extra` included; from_json() of it gives
   // the same config.

@@ -1,5 +1,6 @@
 #include "model/load_weights.h"
 
+#include <algorithm>
 #include <exception>
 
 #include "tensor/on_device.h"
@@ -7,12 +8,13 @@
 
 namespace trireme {
 
-void check_weights(const ShardedModel& model, const WeightSource& source) {
-  for (const auto& p : model.parameters().all())
-    for (const Piece& piece : p->pieces) source.expect(piece.name, piece.global);
-}
-
 namespace {
+
+// Whether the files may lack it, and do: all of its pieces or none.
+bool absent(const Parameter& p, const WeightSource& source, MissingHead missing) {
+  return missing == MissingHead::kKeep && p.head && !p.pieces.empty() &&
+         std::none_of(p.pieces.begin(), p.pieces.end(), [&](const Piece& piece) { return source.has(piece.name); });
+}
 
 void fill_from(const WeightSource& source, const Parameter& p) {
   int64_t filled = 0;
@@ -44,9 +46,22 @@ Tensor view_of(const Parameter& p, const WeightSource& source, DType dtype) {
 
 }  // namespace
 
-void load_weights(const ShardedModel& model, const WeightSource& source) {
-  check_weights(model, source);
-  for (const auto& p : model.parameters().all()) fill_from(source, *p);
+std::vector<std::string> check_weights(const ShardedModel& model, const WeightSource& source, MissingHead missing) {
+  std::vector<std::string> lacking;
+  for (const auto& p : model.parameters().all()) {
+    const bool keep = absent(*p, source, missing);
+    for (const Piece& piece : p->pieces)
+      if (keep) lacking.push_back(piece.name);
+      else source.expect(piece.name, piece.global);
+  }
+  return lacking;
+}
+
+std::vector<std::string> load_weights(const ShardedModel& model, const WeightSource& source, MissingHead missing) {
+  std::vector<std::string> lacking = check_weights(model, source, missing);
+  for (const auto& p : model.parameters().all())
+    if (!absent(*p, source, missing)) fill_from(source, *p);
+  return lacking;
 }
 
 int64_t map_weights(const ShardedModel& model, const WeightSource& source, DType dtype) {

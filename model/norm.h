@@ -2,7 +2,11 @@
 // normalises its own rows, so the gradients are partial and are summed over the axis.
 #pragma once
 
+#include <string>
+
+#include "model/hf_config.h"
 #include "parallel/linear.h"
+#include "tensor/ops/layer_norm.h"
 
 namespace trireme {
 
@@ -15,5 +19,15 @@ inline Parameter* norm_parameter(const LayerContext& context, const std::string&
   p.tp_partial_grad = context.split_rows();
   return context.parameters.add(std::move(p));
 }
+
+struct LayerNormParams {
+  Parameter *weight, *bias;
+  float eps;
+  LayerNormParams(const LayerContext& context, const std::string& name, const ModelConfig& config)
+      : weight(norm_parameter(context, name + ".weight", config.hidden_size, true)),
+        bias(norm_parameter(context, name + ".bias", config.hidden_size, false)),
+        eps(static_cast<float>(config.norm_eps)) {}
+  Tensor operator()(const Tensor& x) const { return layer_norm(x, weight->value, bias->value, eps); }
+};
 
 }  // namespace trireme

@@ -1,4 +1,4 @@
-// The vocabulary projection at a decoder's end, tied to the token embedding or of its own.
+// The vocabulary projection at a language model's end, tied to the token embedding or of its own.
 #pragma once
 
 #include "model/transformer.h"
@@ -9,10 +9,14 @@ class OutputLayer {
  public:
   // `tied`: the embedding if the config ties them and it is on this rank; if it ties them and this is null, the layer holds
   // the copy whose gradient is summed with the first stage's.
-  OutputLayer(const LayerContext& context, const std::string& file_name, const ModelConfig& config, Parameter* tied);
+  // `bias`: its name in the file; empty: none.
+  OutputLayer(const LayerContext& context, const std::string& file_name, const ModelConfig& config, Parameter* tied,
+              const std::string& bias = "");
 
   // x: the last norm's output, [T or T/n, D].
   TokenLoss loss(const Tensor& x, const PassContext& pass) const;
+  // Of some rows, [R, D], that every tensor rank has and uses alike, with their labels i32 [R].
+  TokenLoss loss_of_rows(const Tensor& x, const Tensor& labels, double loss_scale) const;
   // [rows, D]: chosen rows of all T, from any x with the layer's rows. For generation, as is logits().
   Tensor rows_of(const Tensor& x, const std::vector<int64_t>& rows) const;
   // x [rows, D] -> f32 [rows, vocabulary], on every tensor rank.
@@ -23,6 +27,7 @@ class OutputLayer {
   bool split_rows_;
   VocabularySplit split_;
   Parameter* weight_;
+  Parameter* bias_ = nullptr;
 };
 
 }  // namespace trireme

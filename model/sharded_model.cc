@@ -21,11 +21,11 @@ ShardedModel::ShardedModel(const ModelConfig& config, const Mesh& mesh, const Mo
   for (int chunk = 0; chunk < layout.chunks; ++chunk) {
     const int v = virtual_stage(shape, mesh.pp().rank(), chunk);
     const ChunkSpec spec{ranges[v].begin, ranges[v].end, v == 0, v == pieces - 1};
-    Parameter* tied = config.tie_word_embeddings && !chunks_.empty() ? chunks_[0]->token_weight() : nullptr;
+    Parameter* tied = config.ties_output() && !chunks_.empty() ? chunks_[0]->token_weight() : nullptr;
     chunks_.push_back(std::make_unique<ModelChunk>(context, config_, spec, chunk, group, tied));
     group += chunks_.back()->num_groups();
   }
-  if (config.tie_word_embeddings && mesh.shape().pp > 1)
+  if (config.ties_output() && mesh.shape().pp > 1)
     if (Parameter* weight = chunks_[0]->token_weight()) weight->tied = true;
 }
 

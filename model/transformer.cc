@@ -13,10 +13,14 @@ TokenBatch batch_on(Device device, const TokenBatch& batch, const ModelConfig& c
   if (device.kind == DeviceKind::kCpu) return batch;
   check_on_host("batch_on", "ids", batch.ids);
   check_ids(batch.ids, config.vocab_size);
-  check_ids(batch.positions, config.max_position_embeddings);
-  if (batch.labels.defined()) check_labels(batch.labels, config.vocab_size);
+  check_ids(batch.positions, config.max_length());
+  if (batch.types.defined() && config.type_vocab_size > 0) check_ids(batch.types, config.type_vocab_size);
   TokenBatch b = batch;
-  for (Tensor* t : {&b.ids, &b.positions, &b.types, &b.labels, &b.sequence_labels, &b.row_keys})
+  if (is_decoder(config) && batch.labels.defined()) {
+    check_labels(batch.labels, config.vocab_size);
+    b.labels = to_device(batch.labels, device);
+  }
+  for (Tensor* t : {&b.ids, &b.positions, &b.types, &b.row_keys})
     if (t->defined()) *t = to_device(*t, device);
   b.segments.device_starts = to_device(b.segments.starts, device);
   return b;
@@ -55,13 +59,18 @@ ModelChunk::ModelChunk(const LayerContext& context, const ModelConfig& config, c
   if (spec.embedding) {
     context.parameters.set_group(group++, chunk);
     embedding_ = family.embedding(context, config);
-    if (config.tie_word_embeddings) tied = &embedding_->token_weight();
+    if (config.ties_output()) tied = &embedding_->token_weight();
   }
   blocks_ = family.blocks(context, config, spec.first_layer, spec.last_layer,
                           [&](int) { context.parameters.set_group(group++, chunk); });
   if (spec.head) {
     context.parameters.set_group(group++, chunk);
+    const size_t before = context.parameters.all().size();
     head_ = family.head(context, config, tied);
+    for (size_t i = before; i < context.parameters.all().size(); ++i) {
+      Parameter& p = *context.parameters.all()[i];
+      p.head = !p.tied_copy;
+    }
     if (tied) tied_group_ = tied->group;
   }
   num_groups_ = group - first_group;

@@ -49,8 +49,9 @@ struct LossOptions {
   bool operator==(const LossOptions&) const = default;
 };
 
-// The batch, which is on the CPU, where its model is: itself, or copies of its tensors on a CUDA device. Throws Error then
-// for an id, position or label that the model does not have: on a device nobody looks at them any more.
+// The batch, which is on the CPU, where its model is: itself, or copies of its tensors on a CUDA device, but for the labels of
+// an encoder's heads, who look at them on the host. Throws Error then for an id, position, type or label that the model does
+// not have: on a device nobody looks at them any more.
 TokenBatch batch_on(Device device, const TokenBatch& batch, const ModelConfig& config);
 
 enum class Recompute : uint8_t {

@@ -44,6 +44,7 @@ struct Parameter {
   bool tied = false;           // has, or is, such a copy on another stage
   double rate = 1;             // of the learning rate; 0: frozen, without gradient and optimizer state
   bool frozen() const { return rate == 0; }
+  bool head = false;           // of what stands on the blocks alone: files of a model with another head lack it
   int group = 0;               // readiness group: see ParameterList::set_group()
   int chunk = 0;               // model chunk of this rank (interleaved pipelines have several)
 };

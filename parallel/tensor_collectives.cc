@@ -60,6 +60,15 @@ Tensor gather_rows(const Tensor& x, Communicator& tp) {
   return y;
 }
 
+Tensor gather_rows_for_all(const Tensor& x, Communicator& tp) {
+  if (tp.size() == 1) return x;
+  Tensor y = gathered(x.detach(), tp);
+  if (Tape* tape = x.tape())
+    tape->record("gather_rows_for_all", {x}, {&y},
+                 [&tp](Grads& grads) { grads.add(0, own_copy(own_rows(grads.out(), tp))); }, kHandsOn);
+  return y;
+}
+
 Tensor reduce_scatter_rows(const Tensor& x, Communicator& tp) {
   if (tp.size() == 1) return x;
   Tensor y = reduce_scattered(x.detach(), tp);

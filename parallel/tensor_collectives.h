@@ -11,6 +11,8 @@ namespace trireme {
 Tensor copy_to_tensor_ranks(const Tensor& x, Communicator& tp);      // identity; gradient: sum of partial ones
 Tensor sum_over_tensor_ranks(const Tensor& x, Communicator& tp);     // sum of partial ones; gradient: identity
 Tensor gather_rows(const Tensor& x, Communicator& tp);               // [T/n,D] -> [T,D]; gradient: reduce-scatter of partial
+// [T/n,D] -> [T,D], with which every rank then computes the same; gradient: this rank's rows of it, which is not partial.
+Tensor gather_rows_for_all(const Tensor& x, Communicator& tp);
 Tensor reduce_scatter_rows(const Tensor& x, Communicator& tp);       // partial [T,D] -> [T/n,D]; gradient: gather
 
 // [T,...] -> this rank's [T/n,...] of a replicated tensor. Records nothing: for inputs that need no gradient.

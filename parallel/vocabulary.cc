@@ -44,7 +44,7 @@ void check_labels(const Tensor& labels, int64_t vocabulary) {
 }
 
 TokenLoss vocabulary_loss(const Tensor& x, const Tensor& weight, const Tensor& labels, const VocabularySplit& split,
-                          double loss_scale, Communicator& tp) {
+                          double loss_scale, Communicator& tp, const Tensor& bias) {
   const int64_t tokens = x.dim(0);
   check(labels.shape() == Shape{tokens}, "vocabulary_loss: labels are ", labels, ", x is ", x);
   TokenLoss result;
@@ -58,7 +58,7 @@ TokenLoss vocabulary_loss(const Tensor& x, const Tensor& weight, const Tensor& l
   for (int64_t begin = 0; begin < tokens; begin += kLossChunk) {
     const int64_t end = std::min(tokens, begin + kLossChunk), rows = end - begin;
     const Tensor x_chunk = hidden.rows(begin, end), label_chunk = labels.detach().rows(begin, end);
-    Tensor logits = linear_forward(x_chunk, w, {});
+    Tensor logits = linear_forward(x_chunk, w, bias.detach());
     Tensor maximum = row_max(logits, split.valid);
     if (tp.size() > 1) tp.all_reduce(maximum, ReduceOp::kMax);
     // One sum over ranks for both: sums of exponentials, then the labels' logits.
@@ -72,6 +72,7 @@ TokenLoss vocabulary_loss(const Tensor& x, const Tensor& weight, const Tensor& l
                          static_cast<float>(loss_scale));
     copy(linear_backward_input(logits, w), dx.rows(begin, end));
     if (GradSlot* slot = weight.slot()) linear_backward_weight(logits, x_chunk, *slot);
+    if (GradSlot* slot = bias.slot()) linear_backward_bias(logits, *slot);
   }
   result.loss = zeros({1}, DType::kF32);
   if (tape)
@@ -82,8 +83,9 @@ TokenLoss vocabulary_loss(const Tensor& x, const Tensor& weight, const Tensor& l
   return result;
 }
 
-Tensor vocabulary_logits(const Tensor& x, const Tensor& weight, const VocabularySplit& split, Communicator& tp) {
-  Tensor local = linear_forward(x.detach(), weight.detach(), {});
+Tensor vocabulary_logits(const Tensor& x, const Tensor& weight, const VocabularySplit& split, Communicator& tp,
+                         const Tensor& bias) {
+  Tensor local = linear_forward(x.detach(), weight.detach(), bias.detach());
   if (local.dtype() != DType::kF32) local = cast(local, DType::kF32);
   if (!on_host(local)) {
     const Tensor here = empty(local.shape(), DType::kF32, {.allocator = &cuda::default_pinned_allocator()});

@@ -53,13 +53,15 @@ struct TokenLoss {
 // x [T,dim] (whole rows, replicated; gradient partial over tensor ranks: give it through copy_to_tensor_ranks or
 // gather_rows), weight [per_rank,dim] with a slot if trained, labels i32 [T], -100 = no loss; those on a CUDA device have
 // been checked (check_labels).
+// bias [per_rank], split as the weight is, with a slot if trained; undefined: none.
 // loss_scale is 1 / (labelled tokens of the whole global batch), so that gradients are token-weighted over
 // micro-batches and ranks alike.
 TokenLoss vocabulary_loss(const Tensor& x, const Tensor& weight, const Tensor& labels, const VocabularySplit& split,
-                          double loss_scale, Communicator& tp);
+                          double loss_scale, Communicator& tp, const Tensor& bias = {});
 
 // x [T,dim] -> f32 logits [T, size] of the whole vocabulary on the CPU, on every tensor rank. For generation; records
 // nothing.
-Tensor vocabulary_logits(const Tensor& x, const Tensor& weight, const VocabularySplit& split, Communicator& tp);
+Tensor vocabulary_logits(const Tensor& x, const Tensor& weight, const VocabularySplit& split, Communicator& tp,
+                         const Tensor& bias = {});
 
 }  // namespace trireme

@@ -1,5 +1,7 @@
 #include "tensor/ops/embedding.h"
 
+#include <cstdlib>
+
 #include "tensor/cpu/embedding.h"
 #include "tensor/cuda/embedding.h"
 #include "tensor/on_device.h"
@@ -18,7 +20,7 @@ void check_token_ids(const char* op, const Tensor& ids) {
 Tensor embedding(const Tensor& ids, const Tensor& weight, int64_t first_row) {
   check_token_ids("embedding", ids);
   check_rows("embedding", "weight", weight);
-  check(first_row >= 0 && first_row <= INT32_MAX, "embedding: first_row is ", first_row, "; it must lie in [0, 2^31)");
+  check(std::abs(first_row) <= INT32_MAX, "embedding: first_row is ", first_row, "; it must lie within 2^31");
   check_one_device("embedding", "ids", ids, "weight", weight);
   const int64_t tokens = ids.dim(0), num_rows = weight.dim(0), dim = weight.dim(1);
   Tensor y = empty({tokens, dim}, weight.dtype(), weight.device());

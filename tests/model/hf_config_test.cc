@@ -147,7 +147,7 @@ TEST(ModelConfig, RefusesWhatItDoesNotImplement) {
       {"add_cross_attention", "true", "add_cross_attention is true, which is not implemented; it must be false"},
       {"activation_function", "\"relu\"",
        "activation_function is \"relu\"; gpt2 supports gelu_new, gelu_pytorch_tanh, gelu"},
-      {"model_type", "\"bert\"", "model_type is \"bert\"; supported are gpt2, llama"},
+      {"model_type", "\"t5\"", "model_type is \"t5\"; supported are gpt2, llama, bert, roberta, distilbert"},
       {"torch_dtype", "\"float64\"", "torch_dtype is \"float64\"; supported are float32, bfloat16, float16"}};
   for (const auto& [key, value, message] : gpt2)
     EXPECT_EQ(error_of(with(kGpt2, key, value)), "config.json: " + message);
