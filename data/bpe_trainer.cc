@@ -137,6 +137,7 @@ struct BpeTrainer::State {
 
 BpeTrainer::BpeTrainer(BpeTraining options) : state_(std::make_unique<State>()) {
   state_->options = std::move(options);
+  if (state_->options.roberta) state_->options.special_tokens = {"<s>", "<pad>", "</s>", "<unk>", "<mask>"};
   const BpeTraining& o = state_->options;
   const int64_t least = 256 + static_cast<int64_t>(o.special_tokens.size());
   check<ConfigError>(o.vocab_size >= least, "tokenizer training: vocab_size is ", o.vocab_size, "; with ",
@@ -229,6 +230,16 @@ Tokenizer BpeTrainer::train() {
   for (size_t id = 0; id < options.special_tokens.size(); ++id)
     description.added_tokens.push_back({options.special_tokens[id], static_cast<int32_t>(id)});
   description.special = roles_by_name(description.added_tokens);
+  if (options.roberta) {
+    description.added_tokens.back().lstrip = true;  // <mask> takes the space before it
+    description.special.cls = description.special.bos;
+    description.special.sep = description.special.eos;
+    description.post_processor = boost::json::object{{"type", "RobertaProcessing"},
+                                                     {"sep", boost::json::array{"</s>", 2}},
+                                                     {"cls", boost::json::array{"<s>", 0}},
+                                                     {"trim_offsets", true},
+                                                     {"add_prefix_space", options.add_prefix_space}};
+  }
   BpeOptions model_options;
   model_options.byte_level = true;
   auto model = std::make_unique<BpeModel>(Vocabulary(std::move(entries), where), std::move(rules),

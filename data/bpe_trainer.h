@@ -18,6 +18,8 @@ struct BpeTraining {
   std::vector<std::string> special_tokens = {"<|endoftext|>"};  // ids 0, 1, ..., never merged
   int64_t min_frequency = 2;                                    // pairs that occur less often are not merged
   bool add_prefix_space = false;
+  // As RoBERTa's: <s>, <pad>, </s>, <unk>, <mask> in place of special_tokens, <s> and </s> around texts and </s></s> between two.
+  bool roberta = false;
   // Called now and then, and once at the end, with the vocabulary's size so far.
   std::function<void(int32_t done, int32_t vocab_size)> progress = nullptr;
 };

@@ -20,9 +20,11 @@ class Preparation {
   }
 
   void add(const std::string& document) {
-    std::vector<int32_t> ids = tokenizer_.encode(document, {.special_in_text = false});
+    // An encoder's special tokens stand around samples, which are put together in training.
+    const bool encoder = tokenizer_.special().mask.has_value();
+    std::vector<int32_t> ids = tokenizer_.encode(document, {.add_special_tokens = !encoder, .special_in_text = false});
     if (ids.empty()) return;
-    if (const auto eos = tokenizer_.eos_id(); eos && ids.back() != *eos) ids.push_back(*eos);
+    if (const auto eos = tokenizer_.eos_id(); eos && !encoder && ids.back() != *eos) ids.push_back(*eos);
     // Document n goes to validation whenever n * fraction passes a whole number.
     const double f = options_.validation_fraction;
     const bool held_out = validation_ && static_cast<int64_t>(static_cast<double>(count_ + 1) * f) >

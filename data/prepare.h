@@ -28,7 +28,8 @@ struct Prepared {
   int64_t validation_documents = 0, validation_tokens = 0;
 };
 
-// Encodes each document, ends it with the tokenizer's end token if it has one, and writes the token files. Text files are
+// Encodes each document, ends it with the tokenizer's end token if it has one, and writes the token files. A tokenizer with a
+// mask token is an encoder's, whose special tokens are put around samples later: documents then have none. Text files are
 // read whole documents at a time, line by line. Throws FileError naming file and line; nothing is left behind then.
 Prepared prepare(const Tokenizer& tokenizer, const std::vector<std::filesystem::path>& files,
                  const PrepareOptions& options);

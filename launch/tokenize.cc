@@ -15,10 +15,11 @@ namespace trireme {
 namespace {
 
 constexpr char kHelp[] =
-    "usage: trireme tokenize train --out DIR --vocab-size N [--min-frequency N] FILE...\n"
+    "usage: trireme tokenize train --out DIR --vocab-size N [--min-frequency N] [--kind gpt2|roberta] FILE...\n"
     "       trireme tokenize encode --tokenizer DIR [TEXT ...]\n"
     "       trireme tokenize decode --tokenizer DIR [ID ...]\n\n"
-    "train writes a byte-level BPE tokenizer as DIR/tokenizer.json. encode and decode take their words, or the standard\n"
+    "train writes a byte-level BPE tokenizer as DIR/tokenizer.json, with the special tokens of GPT-2 (decoders) or of RoBERTa\n"
+    "(encoders: <s> </s> <mask> ...). encode and decode take their words, or the standard\n"
     "input where none are given.\n\n"
     "example: trireme tokenize train --out tokenizer/ --vocab-size 4096 corpus.txt\n";
 
@@ -28,6 +29,9 @@ int train_tokenizer(const Arguments& args, const Words& files) {
   BpeTraining options;
   options.vocab_size = static_cast<int32_t>(args.integer("vocab-size", 32000, 257, 1 << 24));
   options.min_frequency = args.integer("min-frequency", 2, 1, 1 << 30);
+  const std::string kind = args.value("kind").value_or("gpt2");
+  check<ConfigError>(kind == "gpt2" || kind == "roberta", "--kind=", kind, "; use gpt2 or roberta");
+  options.roberta = kind == "roberta";
   const std::string out = args.required("out");
   check<ConfigError>(!files.empty(), "tokenize train: no text file given");
   if (isatty(2))
@@ -79,7 +83,7 @@ int decode(const Tokenizer& tokenizer, const Words& words) {
 }  // namespace
 
 int run_tokenize(const Words& words) {
-  const Arguments args(words, {"out", "vocab-size", "min-frequency", "tokenizer"}, {"help"});
+  const Arguments args(words, {"out", "vocab-size", "min-frequency", "kind", "tokenizer"}, {"help"});
   if (args.has("help")) {
     std::fputs(kHelp, stdout);
     return 0;
