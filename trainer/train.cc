@@ -121,11 +121,18 @@ class Run {
   }
 
   void load_initial_weights() {
-    if (config_.model.from.empty()) {
-      model_.initialize(static_cast<uint64_t>(config_.run.seed));
-      return;
-    }
-    agreed(world_, [&] { load_weights(model_, WeightSource::open(config_.model.from)); });
+    const bool fresh = config_.model.from.empty(), decoder = is_decoder(setup_.model);
+    // A task's head may be new on a model that has none; it starts as a model from random weights does.
+    if (fresh || !decoder) model_.initialize(static_cast<uint64_t>(config_.run.seed));
+    if (fresh) return;
+    std::vector<std::string> missing;
+    agreed(world_, [&] {
+      missing = load_weights(model_, WeightSource::open(config_.model.from), decoder ? MissingHead::kRefuse : MissingHead::kKeep);
+    });
+    std::string names;
+    for (const std::string& name : missing) names += (names.empty() ? "" : ", ") + name;
+    for (const std::string& of_rank : world_.all_gather_strings(names))
+      if (new_head_.empty()) new_head_ = of_rank;
   }
 
   void prepare_folder() {
@@ -187,6 +194,8 @@ class Run {
                          " threads a rank; measured GEMM rate of all ranks ", static_cast<int64_t>(rate / 1e9),
                          " GFLOP/s"));
     for (const std::string& note : setup_.notes) reporter_->note(note);
+    if (!new_head_.empty() && resumed_from_.empty())
+      reporter_->note(text(config_.model.from, " lacks ", new_head_, ": new, from run.seed"));
     for (const std::string& warning : setup_.plan.warnings) reporter_->warning(warning);
     if (!place_.warning.empty()) reporter_->warning(place_.warning);
     if (!tuning_note_.empty()) reporter_->warning(tuning_note_);
@@ -487,7 +496,7 @@ class Run {
   LearningRateSchedule schedule_;
   RunState state_;
   RunTimes times_;
-  std::string resumed_from_, tuning_note_;
+  std::string resumed_from_, tuning_note_, new_head_;
   std::vector<std::pair<std::string, double>> scores_;  // of the evaluation that counts
   double gemm_rate_ = 0;  // of this rank
   double flops_share_ = 0, last_loss_ = 0, earlier_s_ = 0;
