@@ -14,11 +14,7 @@ bool is_word_character(std::string_view text, size_t at) {
 }
 
 // Where the character that ends at `end` begins. REQUIRES: end > 0.
-size_t character_before(std::string_view text, size_t end) {
-  size_t begin = end - 1;
-  while (begin > 0 && end - begin < 4 && (static_cast<uint8_t>(text[begin]) & 0xC0) == 0x80) --begin;
-  return character_at(text, begin).length == end - begin ? begin : end - 1;
-}
+size_t character_before(std::string_view text, size_t end) { return end - last_character_length(text.substr(0, end)); }
 
 bool is_single_word(std::string_view text, size_t begin, size_t end) {
   return (begin == 0 || !is_word_character(text, character_before(text, begin))) &&

@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "base/utf8.h"
 #include "data/bert_normalizer.h"
+#include "data/precompiled_normalizer.h"
 #include "data/unicode.h"
 
 namespace trireme {
@@ -57,7 +58,7 @@ class Replace final : public Normalizer {
     for (; found != std::string::npos; found = source.find(from_, at)) {
       out.keep(at, found);
       at = found + from_.size();
-      out.put(to_, found, at);
+      out.put(to_, at - 1);
     }
     out.keep(at, source.size());
     out.finish();
@@ -212,13 +213,70 @@ class StripAccents final : public Normalizer {
   }
 };
 
+// Two spaces or more become one content: the regular expression " {2,}", which published files of SentencePiece models
+// hold.
+class CollapseSpaces final : public Normalizer {
+ public:
+  explicit CollapseSpaces(std::string content) : content_(std::move(content)) {}
+  void normalize(AlignedText& text) const override {
+    const std::string& source = text.text();
+    size_t found = source.find("  ");
+    if (found == std::string::npos) return;
+    TextRewrite out(text);
+    size_t at = 0;
+    for (; found != std::string::npos; found = source.find("  ", at)) {
+      out.keep(at, found);
+      at = std::min(source.find_first_not_of(' ', found), source.size());
+      out.put(content_, at - 1);
+    }
+    out.keep(at, source.size());
+    out.finish();
+  }
+  double growth() const override { return std::max(1.0, static_cast<double>(content_.size()) / 2); }
+
+ private:
+  std::string content_;
+};
+
+// SentencePiece's "nmt": some control characters vanish, some others and unusual spaces become a space.
+class Nmt final : public Normalizer {
+ public:
+  void normalize(AlignedText& text) const override {
+    TextRewrite out(text);
+    const std::string_view source = out.source();
+    for (size_t at = 0; at < source.size();) {
+      const Character c = character_at(source, at);
+      const size_t after = at + c.length;
+      if (becomes_space(c.code_point))
+        out.put(' ', at);
+      else if (!vanishes(c.code_point))
+        out.keep(at, after);
+      at = after;
+    }
+    out.finish();
+  }
+
+ private:
+  static bool vanishes(uint32_t c) {
+    return (c >= 0x01 && c <= 0x08) || c == 0x0B || (c >= 0x0E && c <= 0x1F) || c == 0x7F || c == 0x8F || c == 0x9F;
+  }
+  static bool becomes_space(uint32_t c) {
+    return c == 0x09 || c == 0x0A || c == 0x0C || c == 0x0D || c == 0x1680 || (c >= 0x200B && c <= 0x200F) ||
+           c == 0x2028 || c == 0x2029 || c == 0x2581 || c == 0xFEFF || c == 0xFFFD;
+  }
+};
+
 std::unique_ptr<Normalizer> make_replace(const JsonObject& config) {
   const JsonObject pattern = config.object("pattern");
-  if (const auto regex = pattern.optional_string("Regex"))
-    pattern.fail("Regex", "is \"" + *regex + "\"; only the form String is supported");
+  const std::string content = config.string("content");
+  if (const auto regex = pattern.optional_string("Regex")) {
+    if (*regex != " {2,}")
+      pattern.fail("Regex", "is \"" + *regex + "\"; only \" {2,}\" and the form String are supported");
+    return std::make_unique<CollapseSpaces>(content);
+  }
   const std::string from = pattern.string("String");
   if (from.empty()) pattern.fail("String", "is empty");
-  return std::make_unique<Replace>(from, config.string("content"));
+  return std::make_unique<Replace>(from, content);
 }
 
 std::unique_ptr<Normalizer> make_checked(const boost::json::object& object, const std::string& where,
@@ -249,6 +307,11 @@ std::unique_ptr<Normalizer> make(const JsonObject& config, const std::string& wh
   if (type == "Strip")
     return std::make_unique<Strip>(config.boolean_or("strip_left", true),
                                    config.boolean_or("strip_right", true));
+  if (type == "Nmt") return std::make_unique<Nmt>();
+  if (type == "Precompiled") {
+    const std::string name = where + ": " + config.path_of("precompiled_charsmap");
+    return std::make_unique<PrecompiledNormalizer>(decode_base64(config.string("precompiled_charsmap"), name), name);
+  }
   if (type == "StripAccents") return std::make_unique<StripAccents>();
   if (type == "BertNormalizer") {
     const bool lowercase = config.boolean_or("lowercase", true);

@@ -101,8 +101,8 @@ boost::json::value template_of(const SentencePieceFile& file, const SpecialIds& 
 Tokenizer sentencepiece_tokenizer(const SentencePieceFile& file, bool add_bos, bool add_eos,
                                   const std::string& where) {
   constexpr std::string_view kKinds[] = {"", "Unigram", "BPE", "Word", "Char"};
-  check<FileError>(file.kind == SentencePieceFile::Kind::kBpe, where, ": a SentencePiece model of type ",
-                   kKinds[static_cast<int>(file.kind)], "; only BPE is supported");
+  check<FileError>(file.kind == SentencePieceFile::Kind::kBpe, where, ": is a SentencePiece model of type ",
+                   kKinds[static_cast<int>(file.kind)], ", not of type BPE");
   TokenizerDescription description;
   std::vector<std::pair<std::string, int64_t>> entries;
   for (size_t i = 0; i < file.pieces.size(); ++i) {

@@ -1,4 +1,4 @@
-// A tokenizer from a SentencePiece model, of type BPE so far.
+// A tokenizer from a SentencePiece model of type BPE; unigram_tokenizer.h is for the other type.
 #pragma once
 
 #include "data/sentencepiece_file.h"

@@ -178,19 +178,44 @@ Encoding Tokenizer::encode_one_with_offsets(std::string_view text, const EncodeO
   return encoding;
 }
 
-// Spaces at the ends of tokens are one byte each, in the text as in the byte alphabet.
-void Tokenizer::trim_ranges(Encoding& encoding) const {
-  constexpr std::string_view kSpace = "\xC4\xA0";  // the byte alphabet's
-  for (size_t i = 0; i < encoding.size(); ++i) {
-    std::string_view token = *id_to_token(encoding.ids[i]);
+namespace {
+
+constexpr std::string_view kByteSpace = "\xC4\xA0";  // a space in the byte alphabet
+
+// White space at the front and at the end of what a token spells, in characters.
+struct OuterSpaces {
+  size_t leading = 0, trailing = 0;
+};
+OuterSpaces outer_spaces(std::string_view token) {
+  OuterSpaces spaces;
+  bool leading = true;
+  for (size_t at = 0; at < token.size();) {
+    const Character c = character_at(token, at);
+    const bool space = token.substr(at, c.length) == kByteSpace || is_white_space(c.code_point);
+    leading = leading && space;
+    spaces.leading += leading;
+    spaces.trailing = space ? spaces.trailing + 1 : 0;
+    at += c.length;
+  }
+  return spaces;
+}
+
+}  // namespace
+
+// As published byte-level tokenizers do, step by step, of which the oddest: a single space that a token has in front is
+// left where the prefix may be it.
+void Tokenizer::trim_ranges(std::string_view text, size_t first, Encoding& encoding) const {
+  for (size_t i = first; i < encoding.size(); ++i) {
     ByteRange& range = encoding.ranges[i];
-    uint32_t leading = 0, trailing = 0;
-    for (; token.starts_with(kSpace); token.remove_prefix(kSpace.size())) ++leading;
-    for (; token.ends_with(kSpace); token.remove_suffix(kSpace.size())) ++trailing;
-    if (token.empty()) trailing = leading;
-    if (leading == 1 && template_.prefix_space && (i == 0 || range.begin == 0)) leading = 0;
-    range.begin = std::min(range.begin + leading, range.end);
-    if (range.end >= trailing) range.end = std::max(range.end - trailing, range.begin);
+    // An added token spells what is written, with the white space that it takes.
+    const bool added = added_by_id_.contains(encoding.ids[i]);
+    OuterSpaces spaces =
+        outer_spaces(added ? text.substr(range.begin, range.end - range.begin) : *id_to_token(encoding.ids[i]));
+    if (spaces.leading == 1 && template_.prefix_space && (i == 0 || range.begin == 0)) spaces.leading = 0;
+    for (; spaces.leading > 0 && range.begin < range.end; --spaces.leading)
+      range.begin += character_at(text, range.begin).length;
+    for (; spaces.trailing > 0 && range.end > range.begin; --spaces.trailing)
+      range.end -= static_cast<uint32_t>(last_character_length(text.substr(range.begin, range.end - range.begin)));
   }
 }
 
@@ -217,7 +242,7 @@ Encoding Tokenizer::fill(const std::vector<TokenTemplate::Part>& parts, const En
 
 Encoding Tokenizer::encode_with_offsets(std::string_view text, EncodeOptions options) const {
   Encoding encoding = encode_one_with_offsets(text, options);
-  if (template_.trim_ranges) trim_ranges(encoding);
+  if (template_.trim_ranges) trim_ranges(text, 0, encoding);
   return fill(template_.single, encoding, nullptr, options.add_special_tokens);
 }
 
@@ -225,8 +250,8 @@ Encoding Tokenizer::encode_pair_with_offsets(std::string_view first, std::string
                                              EncodeOptions options) const {
   Encoding one = encode_one_with_offsets(first, options), two = encode_one_with_offsets(second, options);
   if (template_.trim_ranges) {
-    trim_ranges(one);
-    trim_ranges(two);
+    trim_ranges(first, 0, one);
+    trim_ranges(second, 0, two);
   }
   return fill(template_.pair, one, &two, options.add_special_tokens);
 }
@@ -236,9 +261,10 @@ Encoding Tokenizer::encode_words(std::span<const std::string> words, EncodeOptio
   for (size_t i = 0; i < words.size(); ++i) {
     Encoding word = encode_one_with_offsets(words[i], options);
     word.words.assign(word.size(), static_cast<int32_t>(i));
+    const size_t before = all.size();
     all.append(word, 0, word.size());
+    if (template_.trim_ranges) trim_ranges(words[i], before, all);
   }
-  if (template_.trim_ranges) trim_ranges(all);
   return fill(template_.single, all, nullptr, options.add_special_tokens);
 }
 

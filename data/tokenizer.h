@@ -125,7 +125,8 @@ class Tokenizer {
   void split_at_added_tokens(const AddedTokenMatcher& matcher, AlignedText text, const EncodeOptions& options,
                              Output& output, OnText&& on_text) const;
   Encoding encode_one_with_offsets(std::string_view text, const EncodeOptions& options) const;
-  void trim_ranges(Encoding& encoding) const;
+  // Of the tokens from `first` on, which are those of `text`.
+  void trim_ranges(std::string_view text, size_t first, Encoding& encoding) const;
   Encoding fill(const std::vector<TokenTemplate::Part>& parts, const Encoding& first,
                 const Encoding* second, bool add_special_tokens) const;
 

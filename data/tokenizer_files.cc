@@ -1,5 +1,6 @@
 #include "data/tokenizer_files.h"
 
+#include <algorithm>
 #include <array>
 #include <limits>
 #include <utility>
@@ -10,6 +11,7 @@
 #include "data/pretokenizer_scan.h"
 #include "data/sentencepiece_tokenizer.h"
 #include "data/tokenizer_json.h"
+#include "data/unigram_tokenizer.h"
 #include "data/wordpiece_model.h"
 
 namespace trireme {
@@ -249,11 +251,36 @@ Tokenizer load_bert(const fs::path& path, const SideFiles& side) {
   return Tokenizer(std::move(model), std::move(d), where);
 }
 
+UnigramFamily unigram_family(const SentencePieceFile& file, const JsonObject& config) {
+  if (const auto name = config.optional_string("tokenizer_class")) {
+    if (name->starts_with("Albert")) return UnigramFamily::kAlbert;
+    if (name->starts_with("T5") || name->starts_with("MT5")) return UnigramFamily::kT5;
+    if (name->starts_with("XLMRoberta")) return UnigramFamily::kXlmRoberta;
+    if (name->starts_with("Llama") || *name == "PreTrainedTokenizerFast") return UnigramFamily::kPlain;
+    config.fail("tokenizer_class", "\"" + *name + "\" is not known without a tokenizer.json; known for models of type "
+                                                 "Unigram are those of Albert, T5, MT5, XLMRoberta and Llama");
+  }
+  const auto has = [&](std::string_view token) {
+    return std::any_of(file.pieces.begin(), file.pieces.end(), [&](const auto& piece) { return piece.text == token; });
+  };
+  return has("[CLS]") && has("[SEP]") ? UnigramFamily::kAlbert : UnigramFamily::kPlain;
+}
+
 Tokenizer load_sentencepiece(const fs::path& path, const SideFiles& side) {
   const SentencePieceFile file = parse_sentencepiece(read_text_file(path, kMaxFileBytes), path.string());
   const JsonObject config(side.config, side.config_where);
-  return sentencepiece_tokenizer(file, config.boolean_or("add_bos_token", true),
-                                 config.boolean_or("add_eos_token", false), path.string());
+  if (file.kind == SentencePieceFile::Kind::kBpe)
+    return sentencepiece_tokenizer(file, config.boolean_or("add_bos_token", true),
+                                   config.boolean_or("add_eos_token", false), path.string());
+  const bool has_bos = file.bos_id >= 0;
+  return unigram_tokenizer(file,
+                           {.family = unigram_family(file, config),
+                            .add_bos = config.boolean_or("add_bos_token", has_bos),
+                            .add_eos = config.boolean_or("add_eos_token", !has_bos),
+                            .lowercase = config.boolean_or("do_lower_case", true),
+                            .keep_accents = config.boolean_or("keep_accents", false),
+                            .extra_ids = config.integer_or("extra_ids", 100, 0, 100000)},
+                           path.string());
 }
 
 Tokenizer load_json(const fs::path& path, const SideFiles* side) {

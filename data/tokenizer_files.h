@@ -14,8 +14,9 @@ namespace trireme {
 //   vocab.txt: WordPiece as BERT publishes it, with do_lower_case, strip_accents and tokenize_chinese_chars of
 //     tokenizer_config.json; without a do_lower_case, text is lower-cased unless a token has an upper-case ASCII letter
 //     (special tokens aside)
-//   tokenizer.model or spiece.model: SentencePiece, with a bos token unless tokenizer_config.json says
-//     add_bos_token: false
+//   tokenizer.model or spiece.model: SentencePiece. Models of type BPE have a bos token unless tokenizer_config.json says
+//     add_bos_token: false; those of type Unigram are ALBERT's, T5's, XLM-RoBERTa's or plain (unigram_tokenizer.h) by
+//     its tokenizer_class, else ALBERT's if they have [CLS] and [SEP]
 // Of a folder, tokenizer_config.json and special_tokens_map.json (where present; the first counts more) say
 // which token has which role; a role whose token is not in the vocabulary is left empty. Throws FileError
 // naming the file.

@@ -2,10 +2,12 @@
 
 #include <utf8proc.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <iterator>
 #include <memory>
+#include <utility>
 
 #include "base/error.h"
 #include "base/utf8.h"
@@ -45,6 +47,25 @@ constexpr std::array<CharClass, 128> kAsciiClass = [] {
   return classes;
 }();
 
+// Marks that Unicode 9.0 had not, both ends included.
+constexpr std::pair<uint32_t, uint32_t> kLaterMarks[] = {
+    {0x7FD, 0x7FD}, {0x898, 0x89F}, {0x8CA, 0x8D3}, {0x9FE, 0x9FE}, {0xAFA, 0xAFF}, {0xB55, 0xB55},
+    {0xC04, 0xC04}, {0xC3C, 0xC3C}, {0xCF3, 0xCF3}, {0xD00, 0xD00}, {0xD3B, 0xD3C}, {0xD81, 0xD81},
+    {0xEBA, 0xEBA}, {0xECE, 0xECE}, {0x1715, 0x1715}, {0x180F, 0x180F}, {0x1ABF, 0x1ACE}, {0x1CF7, 0x1CF7},
+    {0x1DF6, 0x1DFA}, {0xA82C, 0xA82C}, {0xA8FF, 0xA8FF}, {0x10D24, 0x10D27}, {0x10EAB, 0x10EAC},
+    {0x10EFD, 0x10EFF}, {0x10F46, 0x10F50}, {0x10F82, 0x10F85}, {0x11070, 0x11070}, {0x11073, 0x11074},
+    {0x110C2, 0x110C2}, {0x11145, 0x11146}, {0x111C9, 0x111C9}, {0x111CE, 0x111CF}, {0x11241, 0x11241},
+    {0x1133B, 0x1133B}, {0x1145E, 0x1145E}, {0x1182C, 0x1183A}, {0x11930, 0x11935}, {0x11937, 0x11938},
+    {0x1193B, 0x1193E}, {0x11940, 0x11940}, {0x11942, 0x11943}, {0x119D1, 0x119D7}, {0x119DA, 0x119E0},
+    {0x119E4, 0x119E4}, {0x11A01, 0x11A0A}, {0x11A33, 0x11A39}, {0x11A3B, 0x11A3E}, {0x11A47, 0x11A47},
+    {0x11A51, 0x11A5B}, {0x11A8A, 0x11A99}, {0x11D31, 0x11D36}, {0x11D3A, 0x11D3A}, {0x11D3C, 0x11D3D},
+    {0x11D3F, 0x11D45}, {0x11D47, 0x11D47}, {0x11D8A, 0x11D8E}, {0x11D90, 0x11D91}, {0x11D93, 0x11D97},
+    {0x11EF3, 0x11EF6}, {0x11F00, 0x11F01}, {0x11F03, 0x11F03}, {0x11F34, 0x11F3A}, {0x11F3E, 0x11F42},
+    {0x13440, 0x13440}, {0x13447, 0x13455}, {0x16F4F, 0x16F4F}, {0x16F7F, 0x16F87}, {0x16FE4, 0x16FE4},
+    {0x16FF0, 0x16FF1}, {0x1CF00, 0x1CF2D}, {0x1CF30, 0x1CF46}, {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136},
+    {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF},
+};
+
 }  // namespace
 
 Character character_at(std::string_view text, size_t at) {
@@ -62,6 +83,12 @@ Character character_at(std::string_view text, size_t at) {
   if (code_point < kLeast[length] || code_point > 0x10FFFF || (code_point >= 0xD800 && code_point <= 0xDFFF))
     return {kNoCodePoint, 1};
   return {code_point, length};
+}
+
+size_t last_character_length(std::string_view text) {
+  size_t begin = text.size() - 1;
+  while (begin > 0 && text.size() - begin < 4 && (static_cast<uint8_t>(text[begin]) & 0xC0) == 0x80) --begin;
+  return character_at(text, begin).length == text.size() - begin ? text.size() - begin : 1;
 }
 
 CharClass char_class(uint32_t code_point) {
@@ -127,7 +154,28 @@ void append_lowercase(std::string& out, uint32_t code_point) {
 
 bool is_combining_mark(uint32_t code_point) {
   const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(code_point));
-  return category == UTF8PROC_CATEGORY_MN || category == UTF8PROC_CATEGORY_MC || category == UTF8PROC_CATEGORY_ME;
+  if (category != UTF8PROC_CATEGORY_MN && category != UTF8PROC_CATEGORY_MC && category != UTF8PROC_CATEGORY_ME)
+    return code_point == 0x1CF2 || code_point == 0x1CF3;  // were marks before Unicode 12.0
+  const auto after = std::upper_bound(std::begin(kLaterMarks), std::end(kLaterMarks), code_point,
+                                      [](uint32_t c, const auto& range) { return c < range.first; });
+  return after == std::begin(kLaterMarks) || code_point > std::prev(after)->second;
+}
+
+size_t grapheme_end(std::string_view text, size_t begin) {
+  Character last = character_at(text, begin);
+  size_t at = begin + last.length;
+  int32_t state = 0;  // of the cluster: no rule looks back over its beginning
+  while (at < text.size()) {
+    const uint8_t lead = static_cast<uint8_t>(text[at]);
+    if (last.code_point < 128 && lead < 128 && !(last.code_point == '\r' && lead == '\n')) break;
+    const Character next = character_at(text, at);
+    if (utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(last.code_point),
+                                         static_cast<utf8proc_int32_t>(next.code_point), &state))
+      break;
+    at += next.length;
+    last = next;
+  }
+  return at;
 }
 
 int combining_class(uint32_t code_point) {

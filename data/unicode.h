@@ -22,6 +22,9 @@ constexpr uint32_t kNoCodePoint = 0xFFFFFFFF;
 // The character that begins at text[at], strictly (RFC 3629). REQUIRES: at < text.size().
 Character character_at(std::string_view text, size_t at);
 
+// Bytes of the character that `text` ends with, 1 where its last byte belongs to no well-formed one. REQUIRES: not empty.
+size_t last_character_length(std::string_view text);
+
 CharClass char_class(uint32_t code_point);
 inline bool is_white_space(uint32_t code_point) { return char_class(code_point) == CharClass::kSpace; }
 
@@ -51,11 +54,15 @@ std::string normalize_unicode(std::string_view text, NormalForm form);
 // Appends the lower case of a code point, which may be two.
 void append_lowercase(std::string& out, uint32_t code_point);
 
-// Of category Mn, Mc or Me.
+// Of category Mn, Mc or Me, among the characters of Unicode 9.0: what published tokenizers strip as accents.
 bool is_combining_mark(uint32_t code_point);
 
 // Canonical_Combining_Class; 0 for what begins a character.
 int combining_class(uint32_t code_point);
+
+// Where the extended grapheme cluster (UAX #29) ends that begins at text[begin], in a well-formed text whose clusters
+// before are complete. REQUIRES: begin < text.size().
+size_t grapheme_end(std::string_view text, size_t begin);
 
 // What one code point decomposes to, in full (form kNfd or kNfkd); at most 18.
 class Decomposition {

@@ -118,7 +118,7 @@ TEST(SentencePieceFile, SurvivesRandomDamage) {
 TEST(SentencePieceBpe, RefusesWhatItCannotFollow) {
   const std::string pieces = kHead + kLetters;
   EXPECT_EQ(message(pieces + field(2, field(3, 1)) + kNormalizer),
-            "m.model: a SentencePiece model of type Unigram; only BPE is supported");
+            "m.model: is a SentencePiece model of type Unigram, not of type BPE");
   EXPECT_NE(message(pieces + kTrainer + field(3, field(4, 1))).find("remove_extra_whitespaces"),
             std::string::npos);
   EXPECT_NE(
