@@ -67,7 +67,7 @@ std::vector<std::vector<size_t>> plan_shards(const std::vector<SafetensorsSpec>&
   std::iota(order.begin(), order.end(), size_t{0});
   // So that each is aligned to its elements.
   std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return size_of(tensors[a].dtype) > size_of(tensors[b].dtype); });
+                   [&](size_t a, size_t b) { return tensors[a].element_bytes() > tensors[b].element_bytes(); });
   std::vector<std::vector<size_t>> shards(1);
   uint64_t filled = 0;
   for (const size_t i : order) {
@@ -82,38 +82,43 @@ std::vector<std::vector<size_t>> plan_shards(const std::vector<SafetensorsSpec>&
   return shards;
 }
 
-std::vector<WrittenFile> write_hf_directory(const fs::path& folder, const HfDirectory& model,
-                                            const TensorProducer& produce) {
+void write_weights(const fs::path& folder, const std::vector<SafetensorsSpec>& tensors, uint64_t max_shard_bytes,
+                   const TensorProducer& produce, std::vector<WrittenFile>& written) {
   uint64_t total = 0;
   std::unordered_set<std::string> names;
-  for (const SafetensorsSpec& t : model.tensors) {
-    total += t.num_bytes();
+  for (const SafetensorsSpec& t : tensors) {
+    check<FileError>(!__builtin_add_overflow(total, t.num_bytes(), &total), folder.string(),
+                     ": the weights have more bytes than 64 bits can count");
     check<FileError>(names.insert(t.name).second, folder.string(), ": two tensors are called ", t.name);
   }
+  const uint64_t space = free_space(folder);
+  check<FileError>(total <= space, folder.string(), ": the weights take ", total, " bytes, the disk has ", space, " left");
+
+  const auto shards = plan_shards(tensors, max_shard_bytes);
+  json::object weight_map;
+  for (size_t s = 0; s < shards.size(); ++s) {
+    std::vector<SafetensorsSpec> of_shard;
+    for (const size_t i : shards[s]) {
+      of_shard.push_back(tensors[i]);
+      weight_map[tensors[i].name] = shard_name(s, shards.size());
+    }
+    written.push_back(write_shard(folder, shard_name(s, shards.size()), std::move(of_shard), produce));
+  }
+  if (shards.size() > 1) {
+    json::object index;
+    index["metadata"] = json::object{{"total_size", total}};
+    index["weight_map"] = std::move(weight_map);
+    written.push_back(write_json(folder, "model.safetensors.index.json", index));
+  }
+}
+
+std::vector<WrittenFile> write_hf_directory(const fs::path& folder, const HfDirectory& model,
+                                            const TensorProducer& produce) {
   std::vector<WrittenFile> written;
   try {
     fs::create_directories(folder);
     check_has_no_weights(folder);
-    const uint64_t space = free_space(folder);
-    check<FileError>(total <= space, folder.string(), ": the weights take ", total, " bytes, the disk has ", space,
-                     " left");
-
-    const auto shards = plan_shards(model.tensors, model.max_shard_bytes);
-    json::object weight_map;
-    for (size_t s = 0; s < shards.size(); ++s) {
-      std::vector<SafetensorsSpec> tensors;
-      for (const size_t i : shards[s]) {
-        tensors.push_back(model.tensors[i]);
-        weight_map[model.tensors[i].name] = shard_name(s, shards.size());
-      }
-      written.push_back(write_shard(folder, shard_name(s, shards.size()), std::move(tensors), produce));
-    }
-    if (shards.size() > 1) {
-      json::object index;
-      index["metadata"] = json::object{{"total_size", total}};
-      index["weight_map"] = std::move(weight_map);
-      written.push_back(write_json(folder, "model.safetensors.index.json", index));
-    }
+    write_weights(folder, model.tensors, model.max_shard_bytes, produce, written);
     written.push_back(write_json(folder, "generation_config.json", model.generation_config));
     written.push_back(write_json(folder, "config.json", model.config));
     fsync_directory(folder);

@@ -39,6 +39,11 @@ using TensorProducer =
 std::vector<WrittenFile> write_hf_directory(const std::filesystem::path& folder, const HfDirectory& model,
                                             const TensorProducer& produce);
 
+// The weights alone, into a folder that is there and has none, each file complete and synced before it gets its name. They
+// are added to `written`, which after an error holds those to be removed. Throws as above.
+void write_weights(const std::filesystem::path& folder, const std::vector<SafetensorsSpec>& tensors,
+                   uint64_t max_shard_bytes, const TensorProducer& produce, std::vector<WrittenFile>& written);
+
 // How the tensors are cut into shards, by number in `tensors`.
 std::vector<std::vector<size_t>> plan_shards(const std::vector<SafetensorsSpec>& tensors, uint64_t max_shard_bytes);
 

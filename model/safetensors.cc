@@ -111,6 +111,11 @@ const char* safetensors_name(DType t) {
   return "";
 }
 
+uint64_t safetensors_element_bytes(std::string_view name) {
+  const FileDType* type = find_dtype(name);
+  return type ? type->bytes : 0;
+}
+
 SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
   SafetensorsFile result;
   result.file_ = std::make_shared<MappedFile>(MappedFile::open(path));
@@ -190,6 +195,15 @@ Tensor SafetensorsFile::read_box(const std::string& name, const Box& box) const 
   copy_box(bytes(entry), entry.shape, box, size_of(*entry.dtype),
            {static_cast<std::byte*>(result.raw()), result.num_bytes()});
   return result;
+}
+
+void SafetensorsFile::read_bytes(const SafetensorsEntry& entry, const Box& box, std::span<std::byte> to) const {
+  const std::string where = path().string() + ": " + entry.name;
+  check_box(box, entry.shape, where);
+  const uint64_t size = safetensors_element_bytes(entry.file_dtype);
+  check(to.size() == static_cast<uint64_t>(box.numel()) * size, where, ": ", to.size(), " bytes for ", box.numel(),
+        " elements of ", size);
+  copy_box(bytes(entry), entry.shape, box, size, to);
 }
 
 void SafetensorsFile::advise_will_need(const SafetensorsEntry& e) const { file_->advise_will_need(e.offset, e.num_bytes); }

@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -29,6 +30,8 @@ struct SafetensorsEntry {
 
 // The format's name of a dtype.
 const char* safetensors_name(DType t);
+// The bytes of an element of a type that the format knows by this name; 0 for other names.
+uint64_t safetensors_element_bytes(std::string_view name);
 
 // A file, memory-mapped. Opening checks the whole header: every byte of data belongs to exactly one tensor whose size
 // fits its shape and dtype. Reading is safe from several threads at once.
@@ -59,6 +62,10 @@ class SafetensorsFile {
   // A copy of a part, contiguous. Throws FileError as tensor() does, ShapeError for a box that reaches outside.
   Tensor read_box(const std::string& name, const Box& box) const;
 
+  // The elements of a part in row-major order, whatever their type. Throws ShapeError for a box that reaches outside and
+  // where `to` has another size.
+  void read_bytes(const SafetensorsEntry& entry, const Box& box, std::span<std::byte> to) const;
+
   // Hints that a tensor's pages are wanted soon, or no longer; never fails.
   void advise_will_need(const SafetensorsEntry& entry) const;
   void advise_done_with(const SafetensorsEntry& entry) const;
@@ -76,7 +83,9 @@ struct SafetensorsSpec {
   std::string name;
   DType dtype = DType::kF32;
   Shape shape;
-  uint64_t num_bytes() const { return static_cast<uint64_t>(shape.numel()) * size_of(dtype); }
+  std::string file_dtype = "";  // in the place of `dtype`, a type that no Tensor holds, as the format names it: "F64"
+  uint64_t element_bytes() const { return file_dtype.empty() ? size_of(dtype) : safetensors_element_bytes(file_dtype); }
+  uint64_t num_bytes() const { return static_cast<uint64_t>(shape.numel()) * element_bytes(); }
 };
 
 // Writes a file front to back, each tensor in as many pieces as its producer likes. The header is padded so that the data
@@ -84,7 +93,7 @@ struct SafetensorsSpec {
 class SafetensorsWriter {
  public:
   // `tensors` in the order in which their data will come. Throws FileError if a name is empty, too long, not UTF-8, used
-  // twice or "__metadata__", if a tensor would not be aligned to its elements (put wider dtypes first), or if the file
+  // twice or "__metadata__", if the format knows no such type, if a tensor would not be aligned to its elements (put wider dtypes first), or if the file
   // cannot be written.
   SafetensorsWriter(const std::filesystem::path& path, std::vector<SafetensorsSpec> tensors,
                     const std::vector<std::pair<std::string, std::string>>& metadata = {{"format", "pt"}});

@@ -16,8 +16,10 @@ void check_spec(const SafetensorsSpec& spec, uint64_t begin, const std::string& 
   check<FileError>(!spec.name.empty() && spec.name.size() <= SafetensorsFile::kMaxNameBytes &&
                        spec.name != "__metadata__" && spec.name.find('\0') == spec.name.npos && is_valid_utf8(spec.name),
                    where, ": \"", spec.name, "\" cannot be a tensor's name");
-  check<FileError>(begin % size_of(spec.dtype) == 0, where, ": the data of ", spec.name, " would begin at ", begin,
-                   ", which is not a multiple of the ", size_of(spec.dtype),
+  check<FileError>(spec.element_bytes() > 0, where, ": ", spec.name, " is ", spec.file_dtype,
+                   ", a type that safetensors files cannot hold");
+  check<FileError>(begin % spec.element_bytes() == 0, where, ": the data of ", spec.name, " would begin at ", begin,
+                   ", which is not a multiple of the ", spec.element_bytes(),
                    " bytes of its elements; put tensors of wider types first");
 }
 
@@ -37,11 +39,11 @@ std::string header_of(const std::vector<SafetensorsSpec>& tensors,
     check<FileError>(!header.contains(spec.name), where, ": two tensors are called ", spec.name);
     uint64_t num_bytes = 0, end = 0;
     check<FileError>(
-        !__builtin_mul_overflow(static_cast<uint64_t>(spec.shape.numel()), size_of(spec.dtype), &num_bytes) &&
+        !__builtin_mul_overflow(static_cast<uint64_t>(spec.shape.numel()), spec.element_bytes(), &num_bytes) &&
             !__builtin_add_overflow(begin, num_bytes, &end) && end <= static_cast<uint64_t>(JsonObject::kMax),
         where, ": ", spec.name, " ", spec.shape, " makes the file longer than 63 bits can count");
     json::object& o = header[spec.name].emplace_object();
-    o["dtype"] = safetensors_name(spec.dtype);
+    o["dtype"] = spec.file_dtype.empty() ? std::string(safetensors_name(spec.dtype)) : spec.file_dtype;
     o["shape"] = json::array(spec.shape.dims().begin(), spec.shape.dims().end());
     o["data_offsets"] = json::array{begin, end};
     begin = end;

@@ -13,6 +13,7 @@ namespace trireme {
 namespace {
 
 namespace json = boost::json;
+namespace fs = std::filesystem;
 
 constexpr size_t kMaxIndexBytes = 256 << 20;
 
@@ -45,43 +46,71 @@ int64_t first_not_finite(std::span<const std::byte> bytes, Bits exponent) {
   return -1;
 }
 
-}  // namespace
+using File = std::variant<SafetensorsFile, TorchFile>;
 
-WeightSource WeightSource::open(const std::filesystem::path& path) {
-  WeightSource source;
-  source.path_ = path;
-  std::error_code ignored;
-  if (!std::filesystem::is_directory(path, ignored)) {
-    source.add(SafetensorsFile::open(path));
-    return source;
-  }
-  const auto single = path / "model.safetensors", index = path / "model.safetensors.index.json";
-  if (std::filesystem::exists(single, ignored)) {
-    source.add(SafetensorsFile::open(single));
-  } else if (std::filesystem::exists(index, ignored)) {
-    source.open_index(path, index);
-  } else {
-    const bool pickled = std::filesystem::exists(path / "pytorch_model.bin", ignored) ||
-                         std::filesystem::exists(path / "pytorch_model.bin.index.json", ignored);
-    throw FileError(text(path.string(), ": holds neither model.safetensors nor model.safetensors.index.json",
-                         pickled ? "; pickled weights (pytorch_model.bin) are never read, as they can run code: convert "
-                                   "them to safetensors"
-                                 : ""));
-  }
-  return source;
+File open_file(const fs::path& path, const std::string& part) {
+  if (TorchFile::is_one(path)) return TorchFile::open(path, part);
+  check<FileError>(part.empty(), path.string(), ": a part, ", part, ", is of files of torch.save alone");
+  return SafetensorsFile::open(path);
 }
 
-void WeightSource::add(SafetensorsFile file) {
+const std::vector<SafetensorsEntry>& entries_of(const File& file) {
+  return std::visit([](const auto& f) -> const std::vector<SafetensorsEntry>& { return f.entries(); }, file);
+}
+
+const fs::path& path_of(const File& file) {
+  return std::visit([](const auto& f) -> const fs::path& { return f.path(); }, file);
+}
+
+// Of little-endian f64.
+Tensor from_f64(std::span<const std::byte> bytes, const Shape& shape, DType dtype) {
+  Tensor t = empty(shape, DType::kF32);
+  const std::span<float> to = t.span<float>();
+  for (size_t i = 0; i < to.size(); ++i) {
+    double v;
+    std::memcpy(&v, bytes.data() + 8 * i, 8);
+    to[i] = static_cast<float>(v);
+  }
+  return dtype == DType::kF32 ? t : cast(t, dtype);
+}
+
+}  // namespace
+
+WeightSource WeightSource::open(const fs::path& path, const std::string& part) {
+  WeightSource source;
+  source.path_ = path;
+  source.part_ = part;
+  std::error_code ignored;
+  if (!fs::is_directory(path, ignored)) {
+    source.add(open_file(path, part));
+    return source;
+  }
+  for (const char* name : {"model.safetensors", "pytorch_model.bin"}) {
+    const fs::path single = path / name, index = path / text(name, ".index.json");
+    if (fs::exists(single, ignored))
+      source.add(open_file(single, part));
+    else if (fs::exists(index, ignored))
+      source.open_index(path, index);
+    else
+      continue;
+    return source;
+  }
+  throw FileError(text(path.string(), ": holds neither model.safetensors nor pytorch_model.bin, nor the index of either"));
+}
+
+void WeightSource::add(File file) {
   const size_t number = files_.size();
-  for (size_t i = 0; i < file.entries().size(); ++i) {
-    const std::string& name = file.entries()[i].name;
-    names_.push_back(name);
-    by_name_.emplace(name, Location{number, i});
+  const std::vector<SafetensorsEntry>& entries = entries_of(file);
+  for (size_t i = 0; i < entries.size(); ++i) {
+    names_.push_back(entries[i].name);
+    by_name_.emplace(entries[i].name, Location{number, i});
   }
   files_.push_back(std::move(file));
 }
 
-void WeightSource::open_index(const std::filesystem::path& folder, const std::filesystem::path& index) {
+const SafetensorsEntry& WeightSource::entry_of(const Location& l) const { return entries_of(files_[l.file])[l.entry]; }
+
+void WeightSource::open_index(const fs::path& folder, const fs::path& index) {
   const std::string where = index.string();
   const json::value document = read_json_file(index, kMaxIndexBytes);
   const JsonObject root(document, where);
@@ -99,28 +128,33 @@ void WeightSource::open_index(const std::filesystem::path& folder, const std::fi
   }
 
   uint64_t total = 0;
+  bool sizes_are_known = true;
   for (const std::string& shard : shards) {
     const auto path = folder / shard;
     std::error_code ignored;
-    check<FileError>(std::filesystem::exists(path, ignored), where, ": shard ", shard, " is missing from ",
+    check<FileError>(fs::exists(path, ignored), where, ": shard ", shard, " is missing from ",
                      folder.string());
-    SafetensorsFile file = SafetensorsFile::open(path);
-    for (const SafetensorsEntry& e : file.entries()) {
+    File file = open_file(path, part_);
+    const std::vector<SafetensorsEntry>& entries = entries_of(file);
+    sizes_are_known &= std::holds_alternative<SafetensorsFile>(file);
+    for (const SafetensorsEntry& e : entries) {
       const auto it = listed.find(e.name);
       check<FileError>(it != listed.end(), where, ": does not list ", e.name, ", which is in ", shard);
       check<FileError>(it->second == shard, where, ": places ", e.name, " in ", it->second, ", but ", shard,
                        " has it too");
       total += e.num_bytes;
     }
-    if (file.entries().size() != count[shard]) {  // each entry is listed, so some listed one is absent
+    if (entries.size() != count[shard]) {  // each entry is listed, so some listed one is absent
       for (const auto& item : map.raw())
-        check<FileError>(listed[item.key()] != shard || file.find(item.key()), where, ": places ",
+        check<FileError>(listed[item.key()] != shard ||
+                             std::visit([&](const auto& f) { return f.find(item.key()) != nullptr; }, file),
+                         where, ": places ",
                          std::string_view(item.key()), " in ", shard, ", which does not have it");
     }
     add(std::move(file));
   }
 
-  if (const auto metadata = root.optional_object("metadata")) {
+  if (const auto metadata = root.optional_object("metadata"); metadata && sizes_are_known) {
     if (const auto size = metadata->optional_integer("total_size", 0))
       check<FileError>(static_cast<uint64_t>(*size) == total, where, ": metadata.total_size is ", *size,
                        ", but the tensors of the shards have ", total, " bytes");
@@ -144,7 +178,7 @@ const WeightSource::Location& WeightSource::at(const std::string& name) const {
 WeightInfo WeightSource::info(const std::string& name) const {
   const Location& l = at(name);
   const SafetensorsEntry& e = entry_of(l);
-  return {e.name, e.file_dtype, e.dtype, e.shape, files_[l.file].path()};
+  return {e.name, e.file_dtype, e.dtype, e.shape, path_of(files_[l.file])};
 }
 
 void WeightSource::expect(const std::string& name, const Shape& shape) const {
@@ -156,23 +190,42 @@ void WeightSource::expect(const std::string& name, const Shape& shape) const {
 Tensor WeightSource::read_box(const std::string& name, const Box& box, DType dtype) const {
   const Location& l = at(name);
   const SafetensorsEntry& e = entry_of(l);
-  const SafetensorsFile& file = files_[l.file];
-  check<FileError>(!e.dtype || *e.dtype == dtype || (is_float(*e.dtype) && is_float(dtype)), file.path().string(), ": ",
-                   e.name, " is ", e.file_dtype, ", which does not convert to ", dtype);
-  Tensor t = file.read_box(e.name, box);
+  const File& file = files_[l.file];
+  const bool is_f64 = e.file_dtype == "F64" && is_float(dtype);
+  check<FileError>(is_f64 || !e.dtype || *e.dtype == dtype || (is_float(*e.dtype) && is_float(dtype)),
+                   path_of(file).string(), ": ", e.name, " is ", e.file_dtype, ", which does not convert to ", dtype);
+  if (is_f64) {
+    check_box(box, e.shape, path_of(file).string() + ": " + e.name);
+    std::vector<std::byte> bytes(static_cast<size_t>(box.numel()) * 8);
+    std::visit([&](const auto& f) { f.read_bytes(e, box, bytes); }, file);
+    return from_f64(bytes, shape_of(box), dtype);
+  }
+  Tensor t = std::visit([&](const auto& f) { return f.read_box(e.name, box); }, file);
   return t.dtype() == dtype ? t : cast(t, dtype);
+}
+
+void WeightSource::read_bytes(const std::string& name, const Box& box, std::span<std::byte> to) const {
+  const Location& l = at(name);
+  std::visit([&](const auto& f) { f.read_bytes(entry_of(l), box, to); }, files_[l.file]);
+}
+
+void WeightSource::advise_done_with(const std::string& name) const {
+  const Location& l = at(name);
+  std::visit([&](const auto& f) { f.advise_done_with(entry_of(l)); }, files_[l.file]);
 }
 
 Tensor WeightSource::view_rows(const std::string& name, const Box& box, DType dtype) const {
   const Location& l = at(name);
   const SafetensorsEntry& e = entry_of(l);
-  const SafetensorsFile& file = files_[l.file];
-  check_box(box, e.shape, file.path().string() + ": " + e.name);
+  const File& file = files_[l.file];
+  check_box(box, e.shape, path_of(file).string() + ": " + e.name);
   if (e.dtype != dtype || box.rank() == 0) return {};
   for (int d = 1; d < box.rank(); ++d)
     if (box.length[d] != e.shape[d]) return {};
-  if (reinterpret_cast<uintptr_t>(file.bytes(e).data()) % size_of(dtype) != 0) return {};
-  return file.tensor(e.name).rows(box.start[0], box.start[0] + box.length[0]);
+  const std::span<const std::byte> bytes = std::visit([&](const auto& f) { return f.bytes(e); }, file);
+  if (bytes.size() != e.num_bytes || reinterpret_cast<uintptr_t>(bytes.data()) % size_of(dtype) != 0) return {};
+  return std::visit([&](const auto& f) { return f.tensor(e.name); }, file)
+      .rows(box.start[0], box.start[0] + box.length[0]);
 }
 
 Tensor WeightSource::read(const std::string& name, DType dtype) const {
@@ -180,16 +233,22 @@ Tensor WeightSource::read(const std::string& name, DType dtype) const {
 }
 
 void WeightSource::verify() const {
-  for (const SafetensorsFile& file : files_) {
-    for (const SafetensorsEntry& e : file.entries()) {
-      const std::span<const std::byte> bytes = file.bytes(e);
+  for (const File& file : files_) {
+    for (const SafetensorsEntry& e : entries_of(file)) {
+      std::span<const std::byte> bytes = std::visit([&](const auto& f) { return f.bytes(e); }, file);
+      std::vector<std::byte> copied;
+      if (bytes.size() != e.num_bytes) {
+        copied.resize(e.num_bytes);
+        std::visit([&](const auto& f) { f.read_bytes(e, whole(e.shape), copied); }, file);
+        bytes = copied;
+      }
       int64_t bad = -1;
       if (e.dtype == DType::kF32) bad = first_not_finite<uint32_t>(bytes, 0x7f800000u);
       if (e.dtype == DType::kBF16) bad = first_not_finite<uint16_t>(bytes, 0x7f80u);
       if (e.dtype == DType::kF16) bad = first_not_finite<uint16_t>(bytes, 0x7c00u);
       if (e.file_dtype == "F64") bad = first_not_finite<uint64_t>(bytes, 0x7ff0000000000000u);
-      check<FileError>(bad < 0, file.path().string(), ": element ", bad, " of ", e.name, " is not finite");
-      file.advise_done_with(e);
+      check<FileError>(bad < 0, path_of(file).string(), ": element ", bad, " of ", e.name, " is not finite");
+      std::visit([&](const auto& f) { f.advise_done_with(e); }, file);
     }
   }
 }
