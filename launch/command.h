@@ -21,6 +21,7 @@ int run_train(const Words& words);
 int run_eval(const Words& words);
 int run_predict(const Words& words);
 int run_generate(const Words& words);
+int run_convert(const Words& words);
 int run_tokenize(const Words& words);
 int run_prepare(const Words& words);
 int run_config(const Words& words);

@@ -21,6 +21,7 @@ constexpr Command kCommands[] = {
     {"eval", "judge a model by labelled data, or by its perplexity", run_eval},
     {"predict", "let a finetuned model label, tag, answer or embed texts", run_predict},
     {"generate", "let a model write text", run_generate},
+    {"convert", "make a model folder of another: of pickled weights, or of another type", run_convert},
     {"tokenize", "train a tokenizer; turn text into ids and back", run_tokenize},
     {"prepare", "turn text or JSONL into an indexed token file", run_prepare},
     {"config", "validate, dump or describe run configs", run_config},
