@@ -67,7 +67,9 @@ int run_convert(const Words& words) {
     };
   check_source(from);
   const Converted c = convert_model(from, to, options);
-  std::printf("%s: %zu tensors, %.1f MB", to.c_str(), c.tensors, static_cast<double>(c.num_bytes) * 1e-6);
+  const auto bytes = static_cast<double>(c.num_bytes);
+  std::printf("%s: %zu tensors, %.1f %s", to.c_str(), c.tensors, bytes * (bytes < 1e6 ? 1e-3 : 1e-6),
+              bytes < 1e6 ? "kB" : "MB");
   if (c.renamed > 0) std::printf(", %zu of them renamed", c.renamed);
   std::printf("; copied:");
   for (const std::string& name : c.copied) std::printf(" %s", name.c_str());
