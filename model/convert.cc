@@ -197,6 +197,7 @@ Converted convert_model(const fs::path& from, const fs::path& to_given, const Co
   check<ConfigError>(!options.dtype || is_float(*options.dtype), "weights are f32, bf16 or f16");
   try {
     const fs::path to = plain(to_given), temporary = to.parent_path() / (to.filename().string() + ".tmp");
+    check<FileError>(fs::exists(from), from.string(), ": is not there");
     check_is_free(to, temporary);
     const fs::path folder = fs::is_directory(from) ? from : plain(from).parent_path();
     const std::string config = config_text(folder / "config.json", options.dtype);

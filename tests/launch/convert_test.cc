@@ -48,18 +48,54 @@ TEST_F(Launch, AConversionThatFindsTheDiskFullLeavesNothing) {
   expect_says(expect_ends(0, {"convert", from, at("to")}, 2, with_file_limit(8000)), "File too large");
   EXPECT_FALSE(fs::exists(at("to")));
   EXPECT_FALSE(fs::exists(at("to.tmp")));
-  // At each call that writes.
+  // At each call that changes files. (The faults are for folders called step-N.)
+  const std::string to = at("runs/step-1");
+  fs::create_directory(at("runs"));
+  std::string calls;
   int failures = 0;
   for (bool failed = true; failed; ++failures) {
     ASSERT_LT(failures, 200);
-    Process p(trireme_command(0, {"convert", from, at("to")},
-                              with_fault({"FAULT=full", "FAULT_AT=" + std::to_string(failures + 1), "FAULT_DIR=" + at("to")})));
+    Process p(trireme_command(0, {"convert", from, to},
+                              with_fault({"FAULT=full", "FAULT_AT=" + std::to_string(failures + 1), "FAULT_DIR=" + at("runs")})));
     const int code = p.wait();
     failed = p.says("fault: ");
     ASSERT_EQ(code, failed ? 2 : 0) << p.output();
-    EXPECT_EQ(fs::exists(at("to")), !failed) << p.output();
+    EXPECT_FALSE(fs::exists(to + ".tmp")) << p.output();
+    if (failed) {
+      expect_says(p.output(), "No space left on device");
+      calls += p.output();
+      // Only that its name may not last is known after it was renamed.
+      EXPECT_TRUE(!fs::exists(to) || fs::exists(to + "/config.json")) << p.output();
+      fs::remove_all(to);
+    }
   }
-  EXPECT_GT(failures, 5);
+  for (const char* call : {"open", "write", "fsync", "rename"}) EXPECT_NE(calls.find(std::string("no space at ") + call), calls.npos) << calls;
+  EXPECT_GT(failures, 8);
+}
+
+TEST_F(Launch, AKillAtAnyCallOfAConversionLeavesNoHalfOfIt) {
+  const std::string to = at("runs/step-1");
+  fs::create_directory(at("runs"));
+  int kills = 0, left = 0;
+  for (bool killed = true; killed; ++kills) {
+    ASSERT_LT(kills, 200);
+    Process p(trireme_command(0, {"convert", fixture("torch/gpt2-bin").string(), to},
+                              with_fault({"FAULT=kill", "FAULT_AT=" + std::to_string(kills + 1), "FAULT_DIR=" + at("runs")})));
+    const int code = p.wait();
+    killed = p.says("fault: ");
+    ASSERT_EQ(code, killed ? 128 + SIGKILL : 0) << p.output();
+    EXPECT_TRUE(!fs::exists(to) || fs::exists(to + "/config.json")) << p.output();
+    if (killed && fs::exists(to + ".tmp")) {
+      ++left;
+      expect_says(expect_ends(0, {"convert", fixture("torch/gpt2-bin").string(), to}, 2), "left of a conversion that was broken off");
+    }
+    if (killed) {
+      fs::remove_all(to);
+      fs::remove_all(to + ".tmp");
+    }
+  }
+  EXPECT_GT(kills, 8);
+  EXPECT_GT(left, 6);
 }
 
 TEST_F(Launch, WhatCannotBeConvertedIsAUsersError) {
@@ -79,7 +115,7 @@ TEST_F(Launch, WhatCannotBeConvertedIsAUsersError) {
   refused({at("evil"), at("x"), "--names", "newer"}, "--names=newer: use new or old");
   refused({at("evil"), at("x"), "--shard-mb", "0"}, "--shard-mb=0: wants an integer from 1");
   refused({at("evil"), at("x"), "--dtpye", "f32"}, "did you mean --dtype?");
-  refused({at("none"), at("x")}, "none");
+  refused({at("none"), at("x")}, "/none: is not there");
   expect_says(expect_ends(0, {"convert", "--help"}, 0), "trireme convert runs/mine/latest mine-bf16/ --dtype bf16");
 }
 

@@ -2,8 +2,9 @@
 // are calls that change or open files of checkpoints, namely step-*, latest and best of a run's folder, and
 // the folder itself; in a process, from the mkdir of a step-N.tmp on, which begins a save. By environment:
 //   FAULT=kill     SIGKILL before the FAULT_AT-th such call, or in the middle of it if it is a write
-//   FAULT=full     ENOSPC from the first such call of the first save, the second of the second save, and so
-//   on FAULT=waiting  SIGKILL at the FAULT_AT-th sleep of a collective between ranks that share memory
+//   FAULT=full     ENOSPC from the FAULT_AT-th such call, or, without FAULT_AT, from the first of the first save, the
+//                  second of the second save, and so on
+//   FAULT=waiting  SIGKILL at the FAULT_AT-th sleep of a collective between ranks that share memory
 //   FAULT_DIR      the run's folder
 //   FAULT_FILE     calls on this file alone, from the start
 //   FAULT_RANK     the rank that it is for, as Open MPI says; not set: any
@@ -79,7 +80,7 @@ Fate fate_of(const char* name, const std::string& path) {
   if (std::strcmp(name, "mkdir") == 0 && path.ends_with(".tmp") && saves++ >= 0 && fault == "full") calls = 0;
   if (file.empty() ? saves == 0 : path.find(file) == path.npos) return Fate::kGoesOn;
   const int call = ++calls;
-  if (call != (fault == "full" ? saves.load() : at)) return Fate::kGoesOn;
+  if (call != (fault == "full" && at == 0 ? saves.load() : at)) return Fate::kGoesOn;
   say((fault == "full" ? "no space at " : "killed at ") + std::string(name) + " " + path);
   return fault == "full" ? Fate::kFails : Fate::kDies;
 }
