@@ -80,7 +80,7 @@ struct Rank {
     std::vector<TokenBatch> batches;
     for (int i = 0; i < per_rank; ++i)
       batches.push_back(
-          make_batch({state.samples + mesh.dp().rank() * per_rank + i}, model.config().vocab_size));
+          make_batch({state.samples + mesh.dp().rank() * per_rank + i}, model.config()));
     const StepResult r = train.run(batches, 3e-3, state.updates + 1);
     ++state.step;
     ++state.updates;

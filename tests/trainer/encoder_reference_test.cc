@@ -37,12 +37,6 @@ std::vector<double> numbers_of(const JsonObject& object, const char* key) {
   return out;
 }
 
-float largest(const std::vector<float>& values) {
-  float most = 0;
-  for (const float v : values) most = std::max(most, std::abs(v));
-  return most;
-}
-
 std::vector<float> floats_of(const Tensor& t) { return {t.data<float>(), t.data<float>() + t.numel()}; }
 
 Reference read_reference(const std::string& model) {
@@ -195,11 +189,11 @@ TEST_P(EncoderReference, OutputsLossGradientsAndTrainingAgree) {
   for (const auto& [name, gradient] : want.gradients) {
     ASSERT_TRUE(got.gradients.contains(name)) << name;
     // Some gradients are 0 but for rounding: a key's bias adds the same to all scores of a query.
-    const bool nothing = largest(gradient) < kNothing;
+    const bool nothing = largest_of(gradient) < kNothing;
     const double error = nothing ? 0 : relative_error(got.gradients.at(name), gradient);
     EXPECT_LE(error, 10 * kTolerance) << "gradient of " << name;
     if (nothing) {
-      EXPECT_LE(largest(got.gradients.at(name)), kNothing) << "gradient of " << name;
+      EXPECT_LE(largest_of(got.gradients.at(name)), kNothing) << "gradient of " << name;
     }
     worst = std::max(worst, error);
   }

@@ -52,7 +52,91 @@ ModelConfig tiny_llama() {
   return c;
 }
 
-TokenBatch make_batch(const std::vector<int64_t>& samples, int64_t vocabulary) {
+ModelConfig tiny_encoder(const std::string& model_type, HeadKind head, ProblemType problem) {
+  ModelConfig c = tiny_gpt2(0.1);
+  c.model_type = model_type;
+  c.hidden_act = "gelu";
+  c.norm_eps = 1e-12;
+  c.type_vocab_size = model_type == "bert" ? 2 : model_type == "roberta" ? 1 : 0;
+  c.pad_token_id = model_type == "roberta" ? 1 : 0;
+  c.first_position = model_type == "roberta" ? 2 : 0;
+  c.classifier_dropout = 0.2;
+  c.qa_dropout = 0.15;
+  c.head = {head, {"a", "b", "c"}, problem, Pooling::kMean, true};
+  return c;
+}
+
+LossOptions loss_options(const ModelConfig& config) {
+  LossOptions o;
+  const bool sequence =
+      config.head.kind == HeadKind::kSequenceClassification && config.head.problem == ProblemType::kSingleLabel;
+  if (sequence || config.head.kind == HeadKind::kTokenClassification) {
+    o.label_smoothing = 0.1;
+    o.class_weights = {0.5f, 1.5f, 1.0f};
+  }
+  if (sequence) o.r_drop = 0.5;
+  o.temperature = 0.3;
+  return o;
+}
+
+namespace {
+
+// Labels of a task, from what make_batch() made for a language model: of tokens, or of texts, each two of which are of one
+// sample.
+void set_task_labels(TokenBatch& b, const std::vector<int64_t>& samples, const HeadSpec& head) {
+  const int64_t texts = b.segments.count(), classes = static_cast<int64_t>(head.labels.size());
+  const auto start = b.segments.starts.span<int32_t>();
+  const auto word = [&](int64_t text, int which) {
+    return philox(78, static_cast<uint32_t>(which), static_cast<uint64_t>(samples[text / 2]), static_cast<uint32_t>(text % 2))[0];
+  };
+  switch (head.kind) {
+    case HeadKind::kLanguageModel: return;
+    case HeadKind::kPretraining:
+      b.sequence_labels = empty({texts}, DType::kI32);
+      for (int64_t s = 0; s < texts; ++s)
+        b.sequence_labels.data<int32_t>()[s] = word(s, 0) % 5 == 0 ? -100 : static_cast<int32_t>(word(s, 1) % 2);
+      return;
+    case HeadKind::kTokenClassification:
+      for (int32_t& label : b.labels.span<int32_t>()) label = label < 0 ? -100 : static_cast<int32_t>(label % classes);
+      return;
+    case HeadKind::kSequenceClassification:
+      if (head.problem == ProblemType::kSingleLabel) {  // one for both texts of a sample, as R-Drop wants
+        b.labels = empty({texts}, DType::kI32);
+        for (int64_t s = 0; s < texts; ++s) {
+          const uint32_t w = word(s - s % 2, 0);
+          b.labels.data<int32_t>()[s] = w % 5 == 0 ? -100 : static_cast<int32_t>(w % 3);
+        }
+        return;
+      }
+      b.labels = empty({texts, classes}, DType::kF32);
+      for (int64_t i = 0; i < texts * classes; ++i) {
+        const uint32_t w = word(i / classes, static_cast<int>(i % classes));
+        b.labels.data<float>()[i] = w % 7 == 0                                   ? NAN
+                                    : head.problem == ProblemType::kMultiLabel ? static_cast<float>(w % 2)
+                                                                               : uniform_of(w) - 0.5f;
+      }
+      return;
+    case HeadKind::kQuestionAnswering:
+      b.labels = empty({texts, 2}, DType::kI32);
+      for (int64_t i = 0; i < 2 * texts; ++i) {
+        const uint32_t w = word(i / 2, static_cast<int>(i % 2));
+        b.labels.data<int32_t>()[i] =
+            w % 7 == 0 ? -100 : static_cast<int32_t>(w % static_cast<uint32_t>(start[i / 2 + 1] - start[i / 2]));
+      }
+      return;
+    case HeadKind::kEmbedding:
+      b.labels = empty({texts}, DType::kI32);
+      for (int64_t s = 0; s < texts; ++s)
+        b.labels.data<int32_t>()[s] = s % 2 == 0 ? static_cast<int32_t>(s + 1) : -100;
+      return;
+  }
+}
+
+}  // namespace
+
+TokenBatch make_batch(const std::vector<int64_t>& samples, const ModelConfig& config) {
+  const int64_t vocabulary = config.vocab_size;
+  std::vector<int32_t> types;
   std::vector<int32_t> ids, positions, labels, starts{0};
   std::vector<int64_t> keys;
   for (int64_t sample : samples) {
@@ -64,6 +148,7 @@ TokenBatch make_batch(const std::vector<int64_t>& samples, int64_t vocabulary) {
       const int64_t label = words[2] % 2 ? (ids.back() * 7 + 3) % vocabulary : words[1] % vocabulary;
       labels.push_back(i == split - 1 || words[3] % 9 == 0 ? -100 : static_cast<int32_t>(label));
       positions.push_back(i < split ? i : i - split);
+      types.push_back(config.type_vocab_size > 1 ? i % 7 / 4 : 0);
       keys.push_back(sample * (int64_t{1} << 20) + i);
     }
     starts.push_back(starts.back() + split);
@@ -77,6 +162,8 @@ TokenBatch make_batch(const std::vector<int64_t>& samples, int64_t vocabulary) {
   b.row_keys = tensor_of<int64_t>(keys, {n});
   b.segments.starts = tensor_of<int32_t>(starts, {static_cast<int64_t>(starts.size())});
   b.segments.longest = kSequenceLength;
+  if (config.type_vocab_size > 1) b.types = tensor_of<int32_t>(types, {n});
+  set_task_labels(b, samples, config.head);
   return b;
 }
 
@@ -129,9 +216,9 @@ void gather_weights(ParameterBuckets& buckets, WholeTensors& whole) {
       scatter(*e.parameter, floats_of(e.parameter->value), 0, e.size, whole);
 }
 
-double relative_error(const std::vector<float>& got, const std::vector<float>& want) {
+double relative_error(const std::vector<float>& got, const std::vector<float>& want, double least) {
   if (got.size() != want.size()) return INFINITY;
-  double largest = 0, worst = 0;
+  double largest = least, worst = 0;
   for (size_t i = 0; i < want.size(); ++i) {
     largest = std::max(largest, std::abs(static_cast<double>(want[i])));
     const double difference = std::abs(static_cast<double>(want[i]) - got[i]);
@@ -160,6 +247,7 @@ void run_rank(Communicator& world, const ModelConfig& config, const Layout& layo
   options.recompute = layout.recompute;
   options.clip_grad_norm = 0.5;
   options.dropout_seed = 5;
+  options.loss = loss_options(config);
   options.scale_loss = layout.dtype == DType::kF16;
   TrainStep train(model, buckets, optimizer, options);
 
@@ -170,7 +258,7 @@ void run_rank(Communicator& world, const ModelConfig& config, const Layout& layo
       std::vector<int64_t> samples;
       for (int i = 0; i < layout.micro_batch; ++i)
         samples.push_back(first_sample + mesh.dp().rank() * per_rank + m * layout.micro_batch + i);
-      batches.push_back(make_batch(samples, config.vocab_size));
+      batches.push_back(make_batch(samples, config));
     }
     return batches;
   };
@@ -189,6 +277,12 @@ void run_rank(Communicator& world, const ModelConfig& config, const Layout& layo
   outcome.losses = losses;
   outcome.grad_norms = norms;
   outcome.evaluation = evaluation.loss;
+}
+
+float largest_of(const std::vector<float>& values) {
+  float most = 0;
+  for (const float v : values) most = std::max(most, std::abs(v));
+  return most;
 }
 
 RunOutcome run_threads(const ModelConfig& config, const Layout& layout, int steps) {
@@ -212,7 +306,10 @@ void expect_same_run(const RunOutcome& got, const RunOutcome& want, double toler
     ASSERT_EQ(got_set->size(), want_set->size()) << what;
     for (const auto& [tensor, values] : *want_set) {
       ASSERT_TRUE(got_set->contains(tensor)) << what << ": " << name << " of " << tensor;
-      EXPECT_LE(relative_error(got_set->at(tensor), values), 50 * tolerance)
+      // Some gradients are 0 but for rounding, as of a key's bias, which adds the same to all scores of a query. Adam's updates
+      // make that rounding larger; 1e-2 is a third of what they can do in ten steps.
+      const double least = largest_of(want.gradients.at(tensor)) > 1e-5f ? 0 : got_set == &got.gradients ? 1e-4 : 1e-2;
+      EXPECT_LE(relative_error(got_set->at(tensor), values, least), 50 * tolerance)
           << what << ": " << name << " of " << tensor;
     }
   }

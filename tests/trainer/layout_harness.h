@@ -35,8 +35,11 @@ using WholeTensors = std::map<std::string, std::vector<float>>;  // by global na
 void gather_gradients(ParameterBuckets& buckets, WholeTensors& whole);
 void gather_weights(ParameterBuckets& buckets, WholeTensors& whole);
 
-// Largest difference over the largest value of `want`; infinite for NaN and for another size.
-double relative_error(const std::vector<float>& got, const std::vector<float>& want);
+// Largest difference over the largest value of `want`, or over `least` if that is greater; infinite for NaN and for another
+// size.
+double relative_error(const std::vector<float>& got, const std::vector<float>& want, double least = 0);
+
+float largest_of(const std::vector<float>& values);  // without its sign
 
 struct RunOutcome {
   std::vector<double> losses, grad_norms;
@@ -50,9 +53,14 @@ constexpr int kSequenceLength = 24;   // tokens
 
 ModelConfig tiny_gpt2(double dropout);
 ModelConfig tiny_llama();
+// An encoder with dropout in all its places: model_type bert, roberta or distilbert. A classifier has three labels.
+ModelConfig tiny_encoder(const std::string& model_type, HeadKind head, ProblemType problem = ProblemType::kSingleLabel);
 
-// Sequence number `sample`: two packed documents of a length that differs by sample, some labels ignored.
-TokenBatch make_batch(const std::vector<int64_t>& samples, int64_t vocabulary);
+// Sequence number `sample`: two packed documents of a length that differs by sample, with the labels of the config's head, some
+// of them ignored.
+TokenBatch make_batch(const std::vector<int64_t>& samples, const ModelConfig& config);
+// Every option that the config's head has.
+LossOptions loss_options(const ModelConfig& config);
 
 // One rank's part of a run of `steps` steps; puts what it holds into `outcome` (shared by the ranks, under a
 // lock).

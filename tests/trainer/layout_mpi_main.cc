@@ -17,13 +17,23 @@ constexpr double kTolerance = 2e-5;
 
 Communicator* world = nullptr;  // gtest's tests take no argument
 
+enum class Model { kGpt2, kLlama, kBert, kRoberta };
 struct Case {
-  bool llama;
+  Model model;
   Layout layout;
 };
-void PrintTo(const Case& c, std::ostream* out) {
-  *out << (c.llama ? "llama " : "gpt2 ") << describe(c.layout);
+constexpr Model kGpt2 = Model::kGpt2, kLlama = Model::kLlama, kBert = Model::kBert, kRoberta = Model::kRoberta;
+
+ModelConfig config_of(Model model) {
+  switch (model) {
+    case kGpt2: return tiny_gpt2(0.1);
+    case kLlama: return tiny_llama();
+    case kBert: return tiny_encoder("bert", HeadKind::kPretraining);
+    case kRoberta: return tiny_encoder("roberta", HeadKind::kSequenceClassification);
+  }
+  return {};
 }
+void PrintTo(const Case& c, std::ostream* out) { *out << config_of(c.model).model_type << " " << describe(c.layout); }
 
 // Elements that this process does not hold are NaN: filled in from the ranks that do.
 void merge(WholeTensors& tensors, const WholeTensors& wanted) {
@@ -43,9 +53,9 @@ void merge(WholeTensors& tensors, const WholeTensors& wanted) {
 class LayoutOverProcesses : public ::testing::TestWithParam<Case> {};
 
 TEST_P(LayoutOverProcesses, EqualsTheSingleProcess) {
-  const auto& [llama, layout] = GetParam();
+  const auto& [model, layout] = GetParam();
   if (layout.world() != world->size()) GTEST_SKIP() << "a layout of " << layout.world() << " ranks";
-  const ModelConfig config = llama ? tiny_llama() : tiny_gpt2(0.1);
+  const ModelConfig config = config_of(model);
   const RunOutcome single = run_threads(config, {.micro_batch = 8}, kSteps);
   RunOutcome outcome;
   run_rank(*world, config, layout, kSteps, outcome);
@@ -55,19 +65,22 @@ TEST_P(LayoutOverProcesses, EqualsTheSingleProcess) {
 }
 
 INSTANTIATE_TEST_SUITE_P(
-    Dozen, LayoutOverProcesses,
+    All, LayoutOverProcesses,
     ::testing::Values(
-        Case{false, {.tp = 2, .micro_batch = 2}}, Case{true, {.tp = 2, .sequence = true, .micro_batch = 2}},
-        Case{false, {.dp = 2, .zero = 1, .micro_batch = 1}},
-        Case{true, {.dp = 2, .zero = 2, .micro_batch = 2}}, Case{false, {.pp = 2, .micro_batch = 1}},
-        Case{true, {.pp = 2, .schedule = "interleaved", .chunks = 3, .micro_batch = 2}},
-        Case{false, {.pp = 3, .schedule = "zb-h1", .micro_batch = 1}},
-        Case{true, {.pp = 3, .schedule = "gpipe", .micro_batch = 2, .recompute = Recompute::kFull}},
-        Case{false, {.dp = 2, .tp = 2, .sequence = true, .zero = 2, .micro_batch = 1}},
-        Case{false,
+        Case{kGpt2, {.tp = 2, .micro_batch = 2}}, Case{kLlama, {.tp = 2, .sequence = true, .micro_batch = 2}},
+        Case{kGpt2, {.dp = 2, .zero = 1, .micro_batch = 1}},
+        Case{kLlama, {.dp = 2, .zero = 2, .micro_batch = 2}}, Case{kGpt2, {.pp = 2, .micro_batch = 1}},
+        Case{kLlama, {.pp = 2, .schedule = "interleaved", .chunks = 3, .micro_batch = 2}},
+        Case{kGpt2, {.pp = 3, .schedule = "zb-h1", .micro_batch = 1}},
+        Case{kLlama, {.pp = 3, .schedule = "gpipe", .micro_batch = 2, .recompute = Recompute::kFull}},
+        Case{kGpt2, {.dp = 2, .tp = 2, .sequence = true, .zero = 2, .micro_batch = 1}},
+        Case{kGpt2,
              {.tp = 2, .pp = 2, .sequence = true, .micro_batch = 2, .recompute = Recompute::kSelective}},
-        Case{true, {.dp = 2, .pp = 2, .schedule = "gpipe", .zero = 1, .micro_batch = 1}},
-        Case{true, {.tp = 4, .micro_batch = 4}}));
+        Case{kLlama, {.dp = 2, .pp = 2, .schedule = "gpipe", .zero = 1, .micro_batch = 1}},
+        Case{kLlama, {.tp = 4, .micro_batch = 4}},
+        Case{kBert, {.tp = 2, .sequence = true, .micro_batch = 2}}, Case{kRoberta, {.pp = 2, .micro_batch = 2}},
+        Case{kBert, {.pp = 3, .schedule = "zb-h1", .micro_batch = 2}},
+        Case{kRoberta, {.tp = 2, .pp = 2, .sequence = true, .micro_batch = 2}}));
 
 }  // namespace
 }  // namespace trireme::testing

@@ -71,7 +71,7 @@ struct OneRank {
         buckets(model.parameters(), mesh, {0, 16 << 10, dtype, Device::cpu()}),
         optimizer((model.initialize(11), buckets), {}),
         train(model, buckets, optimizer, {.scale_loss = dtype == DType::kF16}),
-        batches({make_batch({1, 2}, model.config().vocab_size)}) {}
+        batches({make_batch({1, 2}, model.config())}) {}
 
   // Gradients of the loss times `scale`, divided by it again.
   WholeTensors gradients(double scale) {

@@ -160,7 +160,7 @@ Profiled profile_step(const Layout& layout, const std::filesystem::path& dir, bo
         train.set_profiler(profiler.get());
       }
       std::vector<TokenBatch> batches;
-      for (int64_t m = 0; m < 4; ++m) batches.push_back(make_batch({m + 4 * mesh.dp().rank()}, config.vocab_size));
+      for (int64_t m = 0; m < 4; ++m) batches.push_back(make_batch({m + 4 * mesh.dp().rank()}, config));
       const auto begin = Profiler::Clock::now();
       const double loss = train.run(batches, 1e-3, step).loss;
       if (watched && step == 2) {
