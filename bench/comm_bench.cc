@@ -1,5 +1,5 @@
 // Speed of the MPI backend's collectives and messages, each beside the same call of MPI and beside a floor, in one run:
-//   mpirun -np 2 --bind-to none build/bin/comm_bench [way=in_place|windows|mpi] [rounds=15] [hosts=1] [tuning=FILE]
+//   mpirun -np 2 --bind-to none build/bin/comm_bench [way=in_place|windows|mpi] [rounds=15] [hosts=1] [tuning=FILE] [pin=off|on]
 // Ranks of one host work on each other's tensors in place; with way=windows through windows of shared memory, with way=mpi
 // through MPI alone. A line a call and size: median time over rounds of the slowest rank, GB/s of payload (the larger of
 // the rank's input and output), and how many times faster it is than
@@ -20,11 +20,13 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "bench/arguments.h"
 #include "comm/mpi.h"
+#include "trainer/rank_cores.h"
 #include "trainer/tuning.h"
 
 namespace trireme {
@@ -111,6 +113,14 @@ int run(const BenchArguments& arguments) {
   const std::string host = hosts == 1 ? "" : text("host", static_cast<int64_t>(rank) * hosts / ranks);
   const auto world = make_mpi_world({.share_memory = way != "mpi", .in_place = way != "windows", .host = host});
   if (const std::string file = arguments.word("tuning", ""); !file.empty()) world->use(Tuning::load(file).collectives);
+  std::optional<PinnedThreads> pinned;
+  if (const std::string pin = arguments.word("pin", "off"); pin != "off") {
+    check<ConfigError>(pin == "on", "pin=", pin, " is neither on nor off");
+    const RankCores cores = rank_cores(*world);
+    const std::string problem = why_not_pinned(cores, PinMode::kOn, 1);
+    check<ConfigError>(problem.empty(), "pin=on: ", problem);
+    pinned.emplace(cores.share.cores, 1);
+  }
   const auto flat = hosts == 1 ? nullptr : make_mpi_world({.share_memory = false, .host = host});
   const int n = ranks, next = (rank + 1) % n, previous = (rank + n - 1) % n;
   if (rank == 0)
@@ -209,7 +219,7 @@ int run(const BenchArguments& arguments) {
 int main(int argc, char** argv) {
   trireme::MpiEnvironment mpi;
   try {
-    return trireme::run(trireme::BenchArguments(argc, argv, {"way", "rounds", "hosts", "tuning"}));
+    return trireme::run(trireme::BenchArguments(argc, argv, {"way", "rounds", "hosts", "tuning", "pin"}));
   } catch (const std::exception& e) {
     trireme::abort_job(1, e.what());
   }

@@ -1,6 +1,6 @@
 // One training step of the GPT-2 124M shape in f32 with AdamW, by parts, at any layout:
 //   step_bench [batch=4] [length=64] [steps=7] [zero=0] [recompute=none|selective|full] [clip=1]
-//              [precision=f32|bf16x3|bf16|f16] [dtype=f32|bf16|f16] [device=cpu|cuda]             one process
+//              [precision=f32|bf16x3|bf16|f16] [dtype=f32|bf16|f16] [device=cpu|cuda] [pin=off|on]   one process
 //   mpirun -np 2 step_bench batch=2 ...                                                          data parallel, batch a rank
 // On CUDA devices, one a rank, memory is that of the device's tensors.
 // Prints the median step, tokens/s of all ranks, what of the step was forward and backward, reductions, update, and the
@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstdio>
 #include <fstream>
+#include <optional>
 #include <string>
 
 #include "bench/arguments.h"
@@ -23,6 +24,7 @@
 #include "tensor/gemm_table.h"
 #include "tensor/threads.h"
 #include "trainer/device.h"
+#include "trainer/rank_cores.h"
 #include "trainer/train_step.h"
 
 namespace trireme {
@@ -39,6 +41,14 @@ int run(Communicator& world, const BenchArguments& args) {
   const auto number = [&](const char* name, int64_t otherwise) { return args.number(name, otherwise); };
   const int64_t batch = number("batch", 4), length = number("length", 64), steps = number("steps", 7);
   set_num_threads(static_cast<int>(number("threads", threads_for(world.size()))));
+  std::optional<PinnedThreads> pinned;
+  if (const std::string pin = args.word("pin", "off"); pin != "off") {
+    check<ConfigError>(pin == "on", "pin=", pin, " is neither on nor off");
+    const RankCores cores = rank_cores(world);
+    const std::string problem = why_not_pinned(cores, PinMode::kOn, num_threads());
+    check<ConfigError>(problem.empty(), "pin=on: ", problem);
+    pinned.emplace(cores.share.cores, num_threads());
+  }
   MeshShape shape;
   shape.tp = static_cast<int>(number("tensor", 1));
   shape.pp = static_cast<int>(number("pipeline", 1));
@@ -87,6 +97,7 @@ int run(Communicator& world, const BenchArguments& args) {
     for (std::string line; std::getline(asked, line); ++step) {
       world.barrier();
       const auto begin = std::chrono::steady_clock::now();
+      if (pinned) pinned->renew();
       train.run(batches, 1e-4, step);
       world.barrier();
       const double s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -99,6 +110,7 @@ int run(Communicator& world, const BenchArguments& args) {
   for (int64_t i = 0; i < steps + 2; ++i) {
     world.barrier();
     const auto begin = std::chrono::steady_clock::now();
+    if (pinned) pinned->renew();
     const StepResult r = train.run(batches, 1e-4, i + 1);
     const double s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     if (i < 2) continue;
@@ -143,7 +155,7 @@ int run(Communicator& world, const BenchArguments& args) {
 int main(int argc, char** argv) {
   try {
     const trireme::BenchArguments args(argc, argv, {"batch", "length", "steps", "threads", "tensor", "pipeline", "zero",
-                                                    "bucket_mb", "recompute", "micro_batches", "clip", "paced", "precision", "dtype", "device"});
+                                                    "bucket_mb", "recompute", "micro_batches", "clip", "paced", "precision", "dtype", "device", "pin"});
     if (!trireme::started_by_mpi_launcher()) {
       auto world = trireme::make_self_communicator("world");
       return trireme::run(*world, args);

@@ -1,5 +1,4 @@
 // What this machine and job are, how fast, and what is wrong with them.
-#include <sched.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -15,6 +14,7 @@
 #include "tensor/threads.h"
 #include "trainer/agreed.h"
 #include "trainer/model_section.h"
+#include "trainer/rank_cores.h"
 #include "trainer/tuning.h"
 
 namespace trireme {
@@ -38,15 +38,6 @@ constexpr char kHelp[] =
     "  mpirun -np 2 trireme doctor --tune=tuning.txt --config configs/gpt2-124m.yaml parallel.tensor=2\n"
     "  mpirun -np 2 trireme train configs/gpt2-124m.yaml parallel.tensor=2 run.tuning=tuning.txt\n";
 
-std::vector<int> allowed_cores() {
-  cpu_set_t mask;
-  std::vector<int> cores;
-  if (sched_getaffinity(0, sizeof mask, &mask) != 0) return cores;
-  for (int c = 0; c < CPU_SETSIZE; ++c)
-    if (CPU_ISSET(c, &mask)) cores.push_back(c);
-  return cores;
-}
-
 // Every rank's binding, on all ranks. Collective.
 JobFacts job_facts(Communicator& world, int threads) {
   JobFacts job;
@@ -56,14 +47,17 @@ JobFacts job_facts(Communicator& world, int threads) {
   job.hosts = place.num_hosts;
   job.by_launcher = started_by_mpi_launcher();
   if (job.by_launcher) job.mpi = mpi_library();
-  const std::vector<int> cores = allowed_cores();
+  const RankCores own = rank_cores(world);
   json::array numbers;
-  for (size_t i = 0; i < std::min<size_t>(cores.size(), 64); ++i) numbers.push_back(cores[i]);
-  const json::array mine = {threads, static_cast<int64_t>(cores.size()), numbers};
+  for (size_t i = 0; i < std::min<size_t>(own.allowed.size(), 64); ++i) numbers.push_back(own.allowed[i]);
+  const json::array mine = {threads, static_cast<int64_t>(own.allowed.size()), numbers, list_of_cores(own.share.cores),
+                            why_not_pinned(own, PinMode::kAuto, threads)};
   for (const std::string& line : world.all_gather_strings(to_json(json::value(mine)))) {
     const json::value rank = parse_json(line, "binding of a rank");
     RankFacts facts{static_cast<int>(rank.at(0).as_int64()), static_cast<int>(rank.at(1).as_int64()), {}};
     for (const json::value& core : rank.at(2).as_array()) facts.first_cores.push_back(static_cast<int>(core.as_int64()));
+    facts.share = rank.at(3).as_string();
+    facts.unpinned = rank.at(4).as_string();
     job.rank_facts.push_back(std::move(facts));
   }
   return job;
@@ -116,11 +110,12 @@ void print_text(const HostFacts& host, const JobFacts& job, const MachineRates& 
   std::printf("job        %d ranks on %d hosts, %d threads a rank; %s\n", job.ranks, job.hosts, rates.threads,
               job.by_launcher ? job.mpi.c_str() : "no MPI launcher");
   for (size_t r = 0; r < std::min<size_t>(job.rank_facts.size(), 8); ++r) {
-    std::string cores;
-    for (size_t i = 0; i < std::min<size_t>(job.rank_facts[r].first_cores.size(), 16); ++i)
-      cores += text(i ? "," : "", job.rank_facts[r].first_cores[i]);
-    std::printf("  rank %zu   may run on %d cores: %s%s\n", r, job.rank_facts[r].allowed_cores, cores.c_str(),
-                job.rank_facts[r].allowed_cores > 16 ? ",..." : "");
+    const RankFacts& rank = job.rank_facts[r];
+    std::printf("  rank %zu   may run on %d %s: %s%s; its part: %s; threads %s%s\n", r, rank.allowed_cores,
+                rank.allowed_cores == 1 ? "core" : "cores", list_of_cores(rank.first_cores).c_str(),
+                rank.allowed_cores > static_cast<int>(rank.first_cores.size()) ? ",..." : "",
+                rank.share.empty() ? "none" : rank.share.c_str(),
+                rank.unpinned.empty() ? "pinned to it" : "not pinned: ", rank.unpinned.c_str());
   }
   std::printf("\na rank, all ranks at work at once, the slowest:\n");
   std::printf("  large product        f32 %.0f GFLOP/s, bf16 %.0f GFLOP/s\n", rates.gemm_f32 / 1e9, rates.gemm_bf16 / 1e9);
@@ -159,7 +154,12 @@ json::object to_json_object(const HostFacts& host, const JobFacts& job, const Ma
                {"quota_cores", host.quota_cores}, {"memory_bytes", host.memory_bytes},
                {"available_bytes", host.available_bytes}, {"transparent_huge_pages", host.huge_pages},
                {"shared_memory_bytes", host.shared_memory_bytes}, {"openblas", host.openblas}};
-  o["job"] = {{"ranks", job.ranks}, {"ranks_per_host", job.ranks_per_host}, {"hosts", job.hosts}, {"mpi", job.mpi}};
+  json::array ranks;
+  for (const RankFacts& rank : job.rank_facts)
+    ranks.push_back({{"threads", rank.threads}, {"allowed_cores", rank.allowed_cores}, {"cores", rank.share},
+                     {"not_pinned", rank.unpinned}});
+  o["job"] = {{"ranks", job.ranks}, {"ranks_per_host", job.ranks_per_host}, {"hosts", job.hosts}, {"mpi", job.mpi},
+              {"rank_cores", std::move(ranks)}};
   o["rates"] = to_json(rates);
   json::array lines;
   for (const ProductLine& p : products)
@@ -191,7 +191,7 @@ int run_doctor(const Words& words) {
   Job job(600);
   return job.run([&] {
     Communicator& world = job.world();
-    const int threads = given ? static_cast<int>(given) : threads_for(host_place(world).ranks_on_host);
+    const int threads = given ? static_cast<int>(given) : default_threads(rank_cores(world));
     set_num_threads(threads);
     if (const auto file = args.value("tune")) {
       tune(world, *file, args.value("config").value_or(""), args.rest(), threads);

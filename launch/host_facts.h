@@ -38,6 +38,8 @@ struct RankFacts {
   int threads = 1;                 // that it would compute with
   int allowed_cores = 1;           // that it is bound to
   std::vector<int> first_cores;    // their numbers, up to 64 of them
+  std::string share = {};          // cores that are its part, as a list; "": none
+  std::string unpinned = {};       // why a run would not pin its threads to them; "": it would
 };
 
 struct JobFacts {

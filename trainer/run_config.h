@@ -20,6 +20,7 @@
 #include "tasks/task.h"
 #include "tensor/gemm.h"
 #include "trainer/config_fields.h"
+#include "trainer/rank_cores.h"
 
 namespace trireme {
 
@@ -36,6 +37,7 @@ struct RunSection {
   std::vector<int64_t> seeds;  // empty: the one run of `seed`
   DeviceChoice device = DeviceChoice::kAuto;
   int64_t threads = 0;
+  PinMode pin = PinMode::kAuto;
   std::string tuning;  // empty: the compiled-in rules, or those that the checkpoint was trained with
   MatmulPrecision matmul_precision = MatmulPrecision::kF32;
   ResumeMode resume = ResumeMode::kAuto;

@@ -19,6 +19,9 @@ void RunSection::describe(FieldList& list) {
       "device", device, {{"auto", DeviceChoice::kAuto}, {"cpu", DeviceChoice::kCpu}, {"cuda", DeviceChoice::kCuda}},
       "auto: cuda where the program has it and each rank finds a device, else cpu");
   list.add("threads", threads, "of each rank; 0: the host's cores divided by its ranks").at_least(0).at_most(4096);
+  list.choice<PinMode>("pin", pin, {{"auto", PinMode::kAuto}, {"on", PinMode::kOn}, {"off", PinMode::kOff}},
+                       "threads to cores; auto: within cores that mpirun --bind-to gave a rank alone; on: also where ranks "
+                       "share cores, in equal parts; not where threads are more than cores");
   list.add("tuning", tuning, "file of `trireme doctor --tune`; empty: the checkpoint's, or the built-in rules");
   list.choice<MatmulPrecision>("matmul_precision", matmul_precision,
                                {{"f32", MatmulPrecision::kF32},

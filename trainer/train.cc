@@ -1,18 +1,19 @@
 #include "trainer/train.h"
 
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 
 #include "base/files.h"
 #include "model/cost.h"
 #include "model/load_weights.h"
 #include "parallel/tensor_collectives.h"
+#include "tensor/cores.h"
 #include "tensor/cuda/allocator.h"
 #include "tensor/gemm_table.h"
 #include "tensor/threads.h"
@@ -23,6 +24,7 @@
 #include "trainer/learning_rate.h"
 #include "trainer/metrics.h"
 #include "trainer/parameter_rates.h"
+#include "trainer/rank_cores.h"
 #include "trainer/run_setup.h"
 #include "trainer/run_times.h"
 #include "trainer/task_evaluation.h"
@@ -51,19 +53,30 @@ size_t peak_bytes(Device device) {
   return static_cast<size_t>(usage.ru_maxrss) * 1024;
 }
 
-// Ranks that share this rank's host. Collective.
-int ranks_on_host(Communicator& world) {
-  char host[256] = {};
-  gethostname(host, sizeof host - 1);
-  const std::vector<std::string> hosts = world.all_gather_strings(host);
-  return static_cast<int>(std::count(hosts.begin(), hosts.end(), std::string(host)));
-}
+// The threads of this rank, on their cores if run.pin wants and allows that.
+struct RankThreads {
+  RankThreads(Communicator& world, const RunSection& run) {
+    const RankCores cores = rank_cores(world);
+    set_num_threads(run.threads ? static_cast<int>(run.threads) : default_threads(cores));
+    why_not = why_not_pinned(cores, run.pin, num_threads());
+    if (!why_not.empty()) return;
+    pinned.emplace(cores.share.cores, num_threads());
+    why_not = pinned->problem();
+    where = text("threads of rank 0 pinned to cores ", list_of_cores(cores.share.cores));
+    if (why_not.empty()) return;
+    pinned.reset();
+  }
+
+  std::optional<PinnedThreads> pinned;
+  std::string why_not, where;  // one of them is empty
+};
 
 class Run {
  public:
   Run(Communicator& world, const RunConfig& config, const RunSetup& setup, const ChosenDevice& place,
-      const TrainHooks& hooks)
+      const TrainHooks& hooks, RankThreads& threads)
       : world_(world),
+        threads_(threads),
         place_(place),
         config_(config),
         setup_(setup),
@@ -101,7 +114,9 @@ class Run {
     resume();
     if (rank0()) reporter_ = std::make_unique<Reporter>(config_.run.dir, config_.log, setup_.total_steps, state_.step);
     gemm_rate_ = measure_gemm_rate(place_.device, num_threads(), config_.train.dtype);
-    const double rate = sum_over(world_, {gemm_rate_})[0];
+    const std::vector<double> sums = sum_over(world_, {gemm_rate_, threads_.pinned ? 0.0 : 1.0});
+    const double rate = sums[0];
+    unpinned_ranks_ = static_cast<int>(sums[1]);
     flops_share_ = training_flops_per_token(setup_.model, config_.data.sequence_length) / rate;
     announce(rate);
     const int code = loop();
@@ -196,7 +211,11 @@ class Run {
     for (const std::string& note : setup_.notes) reporter_->note(note);
     if (!new_head_.empty() && resumed_from_.empty())
       reporter_->note(text(config_.model.from, " lacks ", new_head_, ": new, from run.seed"));
+    if (threads_.pinned) reporter_->note(threads_.where);
     for (const std::string& warning : setup_.plan.warnings) reporter_->warning(warning);
+    if (config_.run.pin == PinMode::kOn && unpinned_ranks_ > 0)
+      reporter_->warning(text("run.pin=on, but the threads of ", unpinned_ranks_, " of ", world_.size(),
+                              " ranks are not pinned", threads_.why_not.empty() ? "" : "; rank 0: ", threads_.why_not));
     if (!place_.warning.empty()) reporter_->warning(place_.warning);
     if (!tuning_note_.empty()) reporter_->warning(tuning_note_);
     if (!resumed_from_.empty()) reporter_->note(text("going on from ", resumed_from_, " at step ", state_.step));
@@ -219,6 +238,7 @@ class Run {
       }
       profile_from(state_.step + 1);
       const Clock::time_point begin = Clock::now();
+      if (threads_.pinned) threads_.pinned->renew();
       if (hooks_.step) hooks_.step(state_.step + 1);
       activity("loading data");
       const std::vector<TokenBatch> batches = load_batches(*setup_.train, plan_, state_.samples);
@@ -479,6 +499,7 @@ class Run {
   static constexpr int64_t kRetrySteps = 20;  // after a save that failed
 
   Communicator& world_;
+  RankThreads& threads_;
   const ChosenDevice place_;
   const RunConfig& config_;
   const RunSetup& setup_;
@@ -501,6 +522,7 @@ class Run {
   double gemm_rate_ = 0;  // of this rank
   double flops_share_ = 0, last_loss_ = 0, earlier_s_ = 0;
   size_t peak_memory_ = 0;
+  int unpinned_ranks_ = 0;
   int64_t start_step_ = 0, retry_at_ = -1, saved_step_ = -1;
   bool best_pending_ = false;
 };
@@ -512,10 +534,10 @@ int train(Communicator& world, const RunConfig& config, const TrainHooks& hooks)
   agreed(world, [&] { setup = std::make_unique<RunSetup>(config, world.size()); });
   const ChosenDevice place = choose_device(config.run.device, "run.device", world);
   agreed(world, [&] { require_precision(config.run.matmul_precision, place.device); });
-  set_num_threads(config.run.threads ? static_cast<int>(config.run.threads) : threads_for(ranks_on_host(world)));
+  RankThreads threads(world, config.run);  // before memory is taken: it lies near the core that first writes it
   // Memory is taken here: a rank that has too little says so to all.
   std::unique_ptr<Run> run;
-  agreed(world, [&] { run = std::make_unique<Run>(world, config, *setup, place, hooks); });
+  agreed(world, [&] { run = std::make_unique<Run>(world, config, *setup, place, hooks, threads); });
   return run->run();
 }
 

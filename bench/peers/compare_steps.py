@@ -6,8 +6,8 @@
 Every round runs one step of each program: the floor, Trireme at layouts and settings, and PyTorch (which PYTHON has) in
 its best known settings. preload is an allocator for PyTorch (tcmalloc: glibc's costs it many page faults). llmc is a
 build of llmc_step.c and adds "llm.c"; any program that keeps to the contract at the top of that file will do. Left out
-unless named: Trireme with two ranks, with recomputation, and with products in bf16x3, bf16 or f16
-(run.matmul_precision). `only` names the beginnings of the programs' names, `exactly` the whole names. All take the same
+unless named: Trireme with two ranks, with recomputation, with products in bf16x3, bf16 or f16 (run.matmul_precision),
+and with threads pinned to cores (run.pin). `only` names the beginnings of the programs' names, `exactly` the whole names. All take the same
 tokens a step: with two data ranks each has half of the batch. Ranks have one thread each. The floor, PyTorch and llm.c
 know no micro-batches, llm.c no clipping. README.md says how to set PYTHON up.
 """
@@ -87,6 +87,9 @@ def main():
         "trireme f16": ([*one_process, "precision=f16"], threads, 1),
         "trireme recompute=selective": ([*one_process, "recompute=selective"], threads, 1),
         "trireme recompute=full": ([*one_process, "recompute=full"], threads, 1),
+        "trireme pinned": ([*one_process, "pin=on"], threads, 1),
+        "trireme dp=2 zero=1 pinned": ([*two_ranks, half, "zero=1", "pin=on"], {}, 2),
+        "trireme tp=2 pinned": ([*two_ranks, batch, "tensor=2", "pin=on"], {}, 2),
         "trireme dp=2": ([*two_ranks, half], {}, 2),
         "trireme dp=2 zero=1": ([*two_ranks, half, "zero=1"], {}, 2),
         "trireme dp=2 zero=2": ([*two_ranks, half, "zero=2"], {}, 2),

@@ -3,6 +3,7 @@
 
 #include "base/files.h"
 #include "base/json.h"
+#include "tensor/cores.h"
 #include "tensor/gemm.h"
 #include "tests/launch/launch.h"
 
@@ -99,6 +100,29 @@ TEST_F(Launch, CollectivesAreMeasuredInTheGroupsOfALayoutAndTheirWaysKeptWithARu
   expect_says(expect_ends(2, {"doctor", "--tune=" + at("tuning.txt"), "--config", at("run.yaml"), "parallel.tensor=4"}, 2),
               "the job has 2");
   expect_says(expect_ends(2, {"doctor", "--tune", at("tuning.txt")}, 2), "mpirun has an option --tune of its own");
+}
+
+TEST_F(Launch, ThreadsArePinnedWhereCoresSufficeAndElseTheRunSaysWhyNot) {
+  const std::vector<int> cores = allowed_cores();
+  const std::string first = std::to_string(cores[0]);
+  const Words on_one_core = {"taskset", "-c", first};
+  const std::string plain = expect_ends(2, training({"run.pin=off", "train.steps=4", "run.dir=" + at("plain")}), 0);
+  EXPECT_EQ(plain.find("pinned"), plain.npos);
+  if (cores.size() >= 2)
+    expect_says(expect_ends(2, training({"run.pin=on", "train.steps=4"}), 0), "threads of rank 0 pinned to cores " + first);
+  else
+    expect_says(expect_ends(2, training({"run.pin=on", "train.steps=4"}), 0), "rank 0: 2 ranks share 1 core");
+  EXPECT_EQ(losses("run"), losses("plain"));
+  // More ranks or threads than the cores that are left to them.
+  expect_says(expect_ends(2, training({"run.pin=on", "train.steps=2", "run.dir=" + at("crowded")}), 0, on_one_core),
+              "run.pin=on, but the threads of 2 of 2 ranks are not pinned; rank 0: 2 ranks share 1 core");
+  expect_says(expect_ends(0, training({"run.pin=on", "train.steps=2", "run.threads=2", "run.dir=" + at("narrow")}), 0,
+                          on_one_core),
+              "run.pin=on, but the threads of 1 of 1 ranks are not pinned; rank 0: 2 threads have 1 core");
+  // Cores that were given to a rank alone, without being asked.
+  if (cores.size() >= 2)
+    expect_says(expect_ends(0, training({"train.steps=2", "run.dir=" + at("bound")}), 0, on_one_core),
+                "threads of rank 0 pinned to cores " + first);
 }
 
 TEST_F(Launch, ProductsOfFewerBitsAreRefusedByAllRanksWhereTheProcessorCannot) {
