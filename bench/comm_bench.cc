@@ -1,5 +1,6 @@
 // Speed of the MPI backend's collectives and messages, each beside the same call of MPI and beside a floor, in one run:
-//   mpirun -np 2 --bind-to none build/bin/comm_bench [way=in_place|windows|mpi] [rounds=15] [hosts=1] [tuning=FILE] [pin=off|on]
+//   mpirun -np 2 --bind-to none build/bin/comm_bench [way=in_place|windows|mpi] [rounds=15] [hosts=1] [tuning=FILE]
+//                                                    [pin=off|on]
 // Ranks of one host work on each other's tensors in place; with way=windows through windows of shared memory, with way=mpi
 // through MPI alone. A line a call and size: median time over rounds of the slowest rank, GB/s of payload (the larger of
 // the rank's input and output), and how many times faster it is than
