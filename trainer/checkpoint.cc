@@ -191,7 +191,7 @@ struct Checkpointer::Impl {
     if (config.eos_token_ids.size() > 1)
       generation["eos_token_id"] = json::array(config.eos_token_ids.begin(), config.eos_token_ids.end());
     add("config.json", config.to_json());
-    add("generation_config.json", generation);
+    if (is_decoder(config)) add("generation_config.json", generation);
     if (mesh.shape().pp > 1) {
       uint64_t total = 0;
       json::object map, index;

@@ -41,6 +41,7 @@ struct RunSummary {
   double effective_time_ratio = 0;  // time in steps that counted, over total_s and earlier_s
   size_t peak_memory_bytes = 0;
   double first_loss = 0, last_loss = 0, best_validation_loss = 0;
+  std::vector<std::pair<std::string, double>> scores = {};  // of a task
 };
 
 class Reporter {

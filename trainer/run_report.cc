@@ -59,7 +59,9 @@ std::string summary_table(const RunSummary& s) {
   if (std::isfinite(s.best_validation_loss) && s.best_validation_loss > 0)
     row(out, "best validation loss",
         number("%.4f", s.best_validation_loss) +
-            number(" (perplexity %.4g)", std::exp(s.best_validation_loss)));
+            (s.scores.empty() ? number(" (perplexity %.4g)", std::exp(s.best_validation_loss)) : ""));
+  for (const auto& [name, value] : s.scores)
+    if (name != "loss") row(out, ("validation " + name).c_str(), number("%.4f", value));
   return out;
 }
 

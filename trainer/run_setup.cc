@@ -11,6 +11,21 @@
 namespace trireme {
 namespace {
 
+// The labels of the model go first: it may have been trained with them. Without names of their own ("LABEL_0") they are those of
+// the data.
+std::vector<std::string> labels_for(const HeadSpec& given, const HeadSpec& found, const std::string& model) {
+  if (given.kind != found.kind || given.problem != found.problem) return found.labels;
+  const auto holds = [&](const std::string& label) {
+    return std::find(given.labels.begin(), given.labels.end(), label) != given.labels.end();
+  };
+  const auto odd = std::find_if_not(found.labels.begin(), found.labels.end(), holds);
+  if (odd == found.labels.end()) return given.labels;
+  for (size_t i = 0; i < given.labels.size(); ++i)
+    check<ConfigError>(given.labels[i] == text("LABEL_", i), "data.train has the label \"", *odd, "\", which ", model,
+                       " was not trained with; name all labels in task.labels, in the order of its head's outputs");
+  return found.labels;
+}
+
 int64_t row_multiple(const RunConfig& config) { return config.parallel.sequence ? config.parallel.tensor : 1; }
 
 }  // namespace
@@ -98,12 +113,8 @@ void RunSetup::open_task(const RunConfig& config, const Tokenizer& tokenizer) {
     return data;
   };
   train_data = read(paths);
-  // The labels of the model go first: it may have been trained with them.
-  const HeadSpec given = model.head;
   HeadSpec head = task->head(*train_data, task_options);
-  if (task_options.labels.empty() && given.kind == head.kind && given.problem == head.problem &&
-      given.labels.size() >= head.labels.size())
-    head.labels = given.labels;
+  if (task_options.labels.empty()) head.labels = labels_for(model.head, head, config.model.from);
   model.head = head;
   task->set_labels(*train_data, head, task_options);
   loss = config.task.loss;
@@ -123,6 +134,13 @@ void RunSetup::open_task(const RunConfig& config, const Tokenizer& tokenizer) {
   task->set_labels(*validation_data, head, task_options);
   options.shuffle = options.twice = false;
   validation = std::make_unique<ExampleBatches>(*validation_data, options);
+}
+
+int64_t RunSetup::mean_length(const RunConfig& config) const {
+  if (!train_data) return config.data.sequence_length;
+  int64_t segments = 0;
+  for (const TaskSample& s : train_data->samples) segments += static_cast<int64_t>(s.segments.size());
+  return std::max<int64_t>(1, train_data->num_tokens() / segments);
 }
 
 int64_t RunSetup::validation_samples(const RunConfig& config) const {

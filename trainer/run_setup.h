@@ -28,6 +28,8 @@ struct RunSetup {
   int64_t total_steps = 0;
   std::vector<std::string> notes;  // about the data, for people
 
+  // Tokens that attend to each other, on average.
+  int64_t mean_length(const RunConfig& config) const;
   // REQUIRES: there is a validation set.
   int64_t validation_samples(const RunConfig& config) const;
 

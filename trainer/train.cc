@@ -117,7 +117,7 @@ class Run {
     const std::vector<double> sums = sum_over(world_, {gemm_rate_, threads_.pinned ? 0.0 : 1.0});
     const double rate = sums[0];
     unpinned_ranks_ = static_cast<int>(sums[1]);
-    flops_share_ = training_flops_per_token(setup_.model, config_.data.sequence_length) / rate;
+    flops_share_ = training_flops_per_token(setup_.model, setup_.mean_length(config_)) / rate;
     announce(rate);
     const int code = loop();
     finish(code);
@@ -299,8 +299,7 @@ class Run {
       }
 
       bool stop = false, best = false;
-      const int64_t every = setup_.plan.evaluate_every_steps;
-      if (setup_.validation && (last || (every && state_.step % every == 0))) stop = evaluate(best);
+      if (setup_.validation && (last || setup_.plan.evaluates_after(state_.step))) stop = evaluate(best);
       const int64_t save_every = config_.checkpoint.every_steps;
       report_save(checkpointer_->poll());
       if (word.data<int32_t>()[1] || (save_every && state_.step % save_every == 0) || state_.step == retry_at_ ||
@@ -493,6 +492,7 @@ class Run {
     s.first_loss = state_.first_loss;
     s.last_loss = last_loss_;
     s.best_validation_loss = state_.best_validation_loss;
+    s.scores = scores_;
     reporter_->summary(s);
   }
 

@@ -128,11 +128,10 @@ void check_length(const RunConfig& config, const RunEnvironment& environment, Ru
             " samples of data.sequence_length=", config.data.sequence_length, "; no step can be made of them");
     plan.total_steps = static_cast<int64_t>(std::ceil(samples / static_cast<double>(t.global_batch)));
   }
-  plan.evaluate_every_steps = t.evaluate_every_steps;
+  plan.evaluate_every_steps = static_cast<double>(t.evaluate_every_steps);
   if (t.evaluate_every_epochs > 0 && environment.samples_per_epoch)
-    plan.evaluate_every_steps = std::max<int64_t>(
-        1, std::llround(t.evaluate_every_epochs * static_cast<double>(*environment.samples_per_epoch) /
-                        static_cast<double>(t.global_batch)));
+    plan.evaluate_every_steps = t.evaluate_every_epochs * static_cast<double>(*environment.samples_per_epoch) /
+                                static_cast<double>(t.global_batch);
 }
 
 // Options that the task does not read are refused.

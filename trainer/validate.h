@@ -2,6 +2,7 @@
 // done before memory is taken or a collective entered.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -25,10 +26,14 @@ struct RunPlan {
   int64_t tokens_per_step = 0;        // over all ranks: global_batch * sequence_length
   int64_t tokens_per_micro_batch = 0;  // of one forward on one data rank
   std::optional<int64_t> total_steps;  // empty while epochs are asked for and samples_per_epoch is unknown
-  int64_t evaluate_every_steps = 0;   // train.evaluate_every_steps, or that many epochs in steps; 0: at the end only
+  double evaluate_every_steps = 0;    // train.evaluate_every_steps, or so many epochs in steps, which need not be whole; 0: at the end only
   int64_t warmup_steps = 0;           // train.warmup_steps, or that share of the run in steps
   int64_t decay_steps = 0;            // train.decay_steps with its 0 resolved; 0 while total_steps is unknown
   std::vector<int> layers_per_stage;  // one for each of pipeline * chunks virtual stages
+  bool evaluates_after(int64_t step) const {
+    const double every = evaluate_every_steps;
+    return every > 0 && std::floor(static_cast<double>(step) / every) > std::floor(static_cast<double>(step - 1) / every);
+  }
   std::vector<std::string> warnings;  // allowed, but likely not meant; one line each
 };
 
