@@ -121,6 +121,16 @@ class TokenClassification final : public Task {
   }
 
  private:
+  // Whether a word of a text is spelt otherwise than a text of that word alone: byte-level tokenizers that put no space before
+  // a text have learned words with the space before them.
+  static bool spells_spaces(const Tokenizer& tokenizer) {
+    const boost::json::value& part = tokenizer.description().pre_tokenizer;
+    if (!part.is_object()) return false;
+    const boost::json::value* type = part.get_object().if_contains("type");
+    const boost::json::value* adds = part.get_object().if_contains("add_prefix_space");
+    return type && *type == boost::json::value("ByteLevel") && adds && *adds == boost::json::value(false);
+  }
+
   // A sentence that is longer than the model's length becomes several samples, cut between words.
   static std::unique_ptr<TaskData> samples_of(WordRecords read, const TaskOptions& options, const Tokenizer& tokenizer) {
     auto data = std::make_unique<Sentences>();
@@ -128,10 +138,14 @@ class TokenClassification final : public Task {
     const int64_t room = options.max_length - static_cast<int64_t>(tokenizer.num_template_tokens(false));
     check<ConfigError>(room >= 1, "data.sequence_length=", options.max_length,
                        " leaves no room between the special tokens; use a larger one");
+    const bool space_before = spells_spaces(tokenizer);
     int64_t cut = 0;
     for (size_t i = 0; i < read.records.size(); ++i) {
       const WordRecord& r = read.records[i];
-      const Encoding all = tokenizer.encode_words(r.words, {.add_special_tokens = false, .special_in_text = false});
+      std::vector<std::string> words_in_text = r.words;
+      if (space_before)
+        for (std::string& word : words_in_text) word.insert(0, " ");
+      const Encoding all = tokenizer.encode_words(words_in_text, {.add_special_tokens = false, .special_in_text = false});
       size_t begin = 0;
       int64_t word = 0;
       const int64_t words = static_cast<int64_t>(r.words.size());

@@ -85,7 +85,7 @@ TEST_F(MaskedLm, OfTheChosenEightTenthsAreMaskedOneIsRandomAndOneStays) {
       chosen += labels[i] != -100;
       masked += labels[i] != -100 && ids[i] == *tokenizer_->special().mask;
       same += labels[i] == ids[i];
-      if (labels[i] != -100) EXPECT_FALSE(tokenizer_->is_special(labels[i]));
+      EXPECT_FALSE(labels[i] != -100 && tokenizer_->is_special(labels[i]));
     }
   }
   ASSERT_GT(chosen, 10000);
@@ -107,12 +107,14 @@ TEST_F(MaskedLm, WholeWordsGoTogetherAndSpansAreRunsOfThem) {
         chosen += labels[i] != -100;
         runs += labels[i] != -100 && labels[i - 1] == -100;
         // A token that goes on a word shares its fate.
-        if (i > 1 && !tokenizer_->id_to_token(original(i))->starts_with("Ġ"))
+        if (i > 1 && !tokenizer_->id_to_token(original(i))->starts_with("Ġ")) {
           EXPECT_EQ(labels[i] == -100, labels[i - 1] == -100) << n << ' ' << i;
+        }
       }
     }
-    EXPECT_NEAR(chosen / tokens, 0.15, 0.06);
-    if (masking == Masking::kSpan) EXPECT_GT(chosen / runs, 2.5);
+    EXPECT_GT(chosen / tokens, 0.14);
+    EXPECT_LT(chosen / tokens, 0.25);  // the last word may go past what was wanted
+    EXPECT_GT(chosen / runs, masking == Masking::kSpan ? 2.5 : 1.0);
   }
 }
 
