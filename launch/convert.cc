@@ -16,7 +16,7 @@ constexpr char kHelp[] =
     "Makes the model folder TO, as `transformers` and trireme load it, of FROM: a folder with model.safetensors or\n"
     "pytorch_model.bin, whole or in shards with an index; a checkpoint of a run; or a single .safetensors, .bin, .pt or\n"
     ".pth file beside its config.json. Pickled files are read as data and can run nothing. config.json, tokenizer files\n"
-    "and the like are copied. TO appears whole, at the end, or not at all.\n\n"
+    "and the like are copied, subfolders are not. TO appears whole, at the end, or not at all.\n\n"
     "  --dtype f32|bf16|f16   of the floating tensors (each stays as it is)\n"
     "  --names new|old        LayerNorm.weight and .bias, or LayerNorm.gamma and .beta of BERT's first years (new)\n"
     "  --part NAME            of a .pt file like {\"model\": {...}, \"optimizer\": ...}: the dictionary that is wanted\n"
