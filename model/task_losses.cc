@@ -224,6 +224,7 @@ TokenLoss pair_loss(const Tensor& vectors, const Tensor& labels, double temperat
   std::vector<int64_t> anchors, candidates, place(static_cast<size_t>(rows));  // place: among the candidates
   for (int64_t r = 0; r < rows; ++r) {
     place[r] = static_cast<int64_t>(candidates.size());
+    if (label[r] == kNoText) continue;
     (label[r] == kIgnoreLabel ? candidates : anchors).push_back(r);
   }
   for (const int64_t r : anchors)

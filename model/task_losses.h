@@ -36,7 +36,7 @@ TokenLoss span_loss(const Tensor& logits, const Tensor& labels, const Segments& 
 
 // Cross entropy of finding each labelled vector's partner among those that have no label, by cosine / temperature
 // (Henderson et al. 2017, arXiv:1705.00652; sentence-transformers' MultipleNegativesRankingLoss).
-//   x [S, D], labels i32 [S]. Throws Error for a partner that is out of range or has a label of its own.
+//   x [S, D], labels i32 [S]; kNoText: rows that fill up a batch, which no text is to be found among. Throws Error for a partner that is out of range or has a label of its own.
 TokenLoss pair_loss(const Tensor& x, const Tensor& labels, double temperature, double scale);
 
 // Rows divided by their lengths, f32 on the CPU; of length 0 as they are. Records nothing.

@@ -34,7 +34,7 @@ double loss_weight(const TokenBatch& batch, const std::vector<float>& class_weig
     return weight;
   }
   for (const int32_t label : batch.labels.span<int32_t>())
-    if (label != kIgnoreLabel) weight += class_weights.empty() ? 1.0 : static_cast<double>(class_weights.at(label));
+    if (label >= 0) weight += class_weights.empty() ? 1.0 : static_cast<double>(class_weights.at(label));
   return weight;
 }
 

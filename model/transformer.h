@@ -34,9 +34,10 @@ struct TokenBatch {
 //                                      NaN = no loss
 //   kQuestionAnswering                 i32 [S, 2], first and last token of the answer within the segment, -100 = no loss
 //   kEmbedding                         i32 [S], which segment belongs to this one (its pair), -100 = none: the softmax over
-//                                      all segments that have no label of their own is to find it
+//                                      all segments that have no label of their own is to find it; kNoText = no text at all
 // A loss is the mean over the entries that are given (with class weights: weighted, as PyTorch's cross_entropy), of the whole
 // global batch. HeadKind::kEmbedding's depends on the micro-batch, whose other segments are the wrong answers.
+inline constexpr int32_t kNoText = -1;
 double loss_weight(const TokenBatch& batch, const std::vector<float>& class_weights = {});
 
 // How a task's loss differs from the plain one.

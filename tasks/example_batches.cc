@@ -68,7 +68,8 @@ TokenBatch ExampleBatches::batch(const std::vector<int64_t>& numbers, size_t cou
     values.resize(static_cast<size_t>(segments * options_.outputs), std::numeric_limits<float>::quiet_NaN());
     b.labels = tensor_of<float>(values, {segments, options_.outputs});
   } else {
-    labels.resize(by_token ? builder.tokens() : segments * per_segment, kIgnoreLabel);
+    labels.resize(by_token ? builder.tokens() : segments * per_segment,
+                  options_.head == HeadKind::kEmbedding ? kNoText : kIgnoreLabel);
     b.labels = tensor_of<int32_t>(labels, per_segment == 2 ? Shape{segments, 2}
                                                            : Shape{static_cast<int64_t>(labels.size())});
   }

@@ -199,6 +199,16 @@ TEST_F(Tasks, BatchesArePackedAndSayWhichRowsCount) {
   EXPECT_EQ(twice.segments.count(), 3);  // two passes, and two rows that fill up
   EXPECT_NE(twice.row_keys.data<int64_t>()[0], twice.row_keys.data<int64_t>()[3]);
   EXPECT_EQ(loss_weight(twice), 2);
+  // What fills up a batch of pairs is no text among which a partner is looked for.
+  const Task& pairs = find_task("embeddings");
+  auto texts = pairs.read({write("p.tsv", "sentence1\tsentence2\nnew\tbig\n")}, options, *tokenizer_, true);
+  o = {};
+  o.head = HeadKind::kEmbedding;
+  o.row_multiple = 4;
+  const TokenBatch pair = ExampleBatches(*texts, o).batch({0}, 1);
+  EXPECT_EQ(std::vector<int32_t>(pair.labels.data<int32_t>(), pair.labels.data<int32_t>() + 3),
+            (std::vector<int32_t>{1, -100, kNoText}));
+  EXPECT_EQ(loss_weight(pair), 1);
   // Every sample once an epoch, in an order of its own.
   o = {};
   o.seed = 3;
