@@ -197,6 +197,12 @@ class StateReader {
       if (type && r.type && type != r.type) fail(name, " is ", value(a[6]).text, " in a ", r.type->storage);
     }
     if (!type) fail(name, " has no type: its storage is untyped");
+    // What else a tensor is: a conjugated or negated view, whose storage has other values.
+    if (const size_t more = is_call(call, kTensor3) ? 7 : 6; a.size() > more) {
+      const PickleValue& facts = value(a[more]);
+      if (a.size() > more + 1 || (facts.kind != Kind::kNone && (facts.kind != Kind::kDict || !facts.items.empty())))
+        fail(name, " is more than a view of its storage (conjugated or negated): write it anew as .clone()");
+    }
 
     TorchTensor t;
     t.name = name;

@@ -129,6 +129,8 @@ TEST(TorchFile, WhatIsNoDictionaryOfTensorsIsRefusedByName) {
   EXPECT_EQ(error("number.bin"), "number/data.pkl: holds no tensors at its top");
   EXPECT_EQ(error("key.bin"), "key/data.pkl: a tensor's name is the integer 3, not a string");
   EXPECT_EQ(error("mixed.bin"), "mixed/data.pkl: y is a list of 1, not a tensor");
+  EXPECT_EQ(error("conjugate.bin"), "conjugate/data.pkl: x is more than a view of its storage (conjugated or negated): write it "
+                                    "anew as .clone()");
   EXPECT_EQ(error("script.bin"),
             "a TorchScript program, not a dictionary of tensors; write it anew with torch.save(model.state_dict(), ...)");
   EXPECT_NE(error("deflated.bin").find("is compressed (deflate)"), std::string::npos);
