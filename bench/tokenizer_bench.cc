@@ -49,21 +49,29 @@ void measure(int argc, char** argv) {
   std::vector<int32_t> ids;
   const double whole = seconds([&] { ids = tokenizer.encode(text); });
   std::printf("encode, whole   %8.1f MB/s  (%zu ids)\n", megabytes / whole, ids.size());
+  const std::string kind(tokenizer.model().to_json().at("type").as_string());
   const auto row = [&](const char* what, double s) {
-    print_row({.bench = "tokenizer", .what = what, .ours_s = s, .ours = trireme::text(std::round(10 * megabytes / s) / 10, " MB/s")});
+    print_row({.bench = "tokenizer", .what = kind + ": " + what, .ours_s = s, .ours = trireme::text(std::round(10 * megabytes / s) / 10, " MB/s")});
   };
   row("encode, whole", whole);
   size_t line_ids = 0;
-  const double lines = seconds([&] {
-    line_ids = 0;
-    for (std::string_view rest = text; !rest.empty();) {
-      const size_t end = std::min(rest.find('\n'), rest.size());
-      line_ids += tokenizer.encode(rest.substr(0, end)).size();
-      rest.remove_prefix(std::min(end + 1, rest.size()));
-    }
-  });
+  // encode(line) gives the number of ids.
+  const auto by_line = [&](auto&& encode) {
+    return seconds([&] {
+      line_ids = 0;
+      for (std::string_view rest = text; !rest.empty();) {
+        const size_t end = std::min(rest.find('\n'), rest.size());
+        line_ids += encode(rest.substr(0, end));
+        rest.remove_prefix(std::min(end + 1, rest.size()));
+      }
+    });
+  };
+  const double lines = by_line([&](std::string_view line) { return tokenizer.encode(line).size(); });
   std::printf("encode, by line %8.1f MB/s  (%zu ids)\n", megabytes / lines, line_ids);
   row("encode, by line", lines);
+  const double places = by_line([&](std::string_view line) { return tokenizer.encode_with_offsets(line).size(); });
+  std::printf("with places     %8.1f MB/s  (%zu ids)\n", megabytes / places, line_ids);
+  row("encode, by line, with places", places);
   size_t decoded = 0;
   const double decode = seconds([&] { decoded = tokenizer.decode(ids).size(); });
   std::printf("decode          %8.1f MB/s  (%zu bytes)\n", megabytes / decode, decoded);

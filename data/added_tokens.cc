@@ -14,7 +14,9 @@ bool is_word_character(std::string_view text, size_t at) {
 }
 
 // Where the character that ends at `end` begins. REQUIRES: end > 0.
-size_t character_before(std::string_view text, size_t end) { return end - last_character_length(text.substr(0, end)); }
+size_t character_before(std::string_view text, size_t end) {
+  return end - last_character_length(text.substr(0, end));
+}
 
 bool is_single_word(std::string_view text, size_t begin, size_t end) {
   return (begin == 0 || !is_word_character(text, character_before(text, begin))) &&

@@ -1,5 +1,6 @@
-// A text under change, and for each of its bytes the bytes of the original text that it stands for. Normalizers and
-// pre-tokenizers work on it; keeping the record is optional, and costs nothing where it is not kept.
+// A text under change, and for each of its bytes the bytes of the original text that it stands for.
+// Normalizers and pre-tokenizers work on it; keeping the record is optional, and costs nothing where it is
+// not kept.
 #pragma once
 
 #include <cstddef>
@@ -20,15 +21,15 @@ class AlignedText {
  public:
   AlignedText() = default;
   explicit AlignedText(std::string text) : text_(std::move(text)) {}
-  // With the record: each byte stands for the character it belongs to, counted from the beginning of `original`. Each
-  // maximal malformed part becomes one U+FFFD that stands for it, or, with keep_malformed, stays and stands for itself
-  // byte by byte. REQUIRES: original is below 4 GiB.
+  // With the record: each byte stands for the character it belongs to, counted from the beginning of
+  // `original`. Each maximal malformed part becomes one U+FFFD that stands for it, or, with keep_malformed,
+  // stays and stands for itself byte by byte. REQUIRES: original is below 4 GiB.
   static AlignedText tracked(std::string_view original, bool keep_malformed);
 
   const std::string& text() const { return text_; }
   bool is_tracked() const { return tracked_; }
-  // What the bytes [begin, end) of the text stand for: from the first one's beginning to the last one's end. Of no bytes,
-  // an empty range. REQUIRES: is_tracked().
+  // What the bytes [begin, end) of the text stand for: from the first one's beginning to the last one's end.
+  // Of no bytes, an empty range. REQUIRES: is_tracked().
   ByteRange original(size_t begin, size_t end) const;
   AlignedText part(size_t begin, size_t end) const;
   // The text with its record dropped.
@@ -61,7 +62,8 @@ class TextRewrite {
   void keep(size_t begin, size_t end) {
     to_.text_.append(from_.text_, begin, end - begin);
     if (to_.tracked_)
-      to_.stands_for_.insert(to_.stands_for_.end(), from_.stands_for_.begin() + static_cast<std::ptrdiff_t>(begin),
+      to_.stands_for_.insert(to_.stands_for_.end(),
+                             from_.stands_for_.begin() + static_cast<std::ptrdiff_t>(begin),
                              from_.stands_for_.begin() + static_cast<std::ptrdiff_t>(end));
   }
   void put(char byte, size_t at) {

@@ -1,4 +1,5 @@
-// The normalization of BERT's tokenizers (Devlin et al. 2018, arXiv:1810.04805), as published implementations have it.
+// The normalization of BERT's tokenizers (Devlin et al. 2018, arXiv:1810.04805), as published implementations
+// have it.
 #pragma once
 
 #include <array>
@@ -8,9 +9,9 @@
 namespace trireme {
 
 struct BertNormalization {
-  bool clean_text = true;             // control characters vanish, white space becomes a space
-  bool handle_chinese_chars = true;   // a space on either side of each ideograph
-  bool strip_accents = true;          // canonical decomposition, then no nonspacing marks
+  bool clean_text = true;            // control characters vanish, white space becomes a space
+  bool handle_chinese_chars = true;  // a space on either side of each ideograph
+  bool strip_accents = true;         // canonical decomposition, then no nonspacing marks
   bool lowercase = true;
 };
 

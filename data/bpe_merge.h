@@ -56,8 +56,8 @@ class BpeRules {
 // Merges one word at a time, keeping its buffers between words. Takes n log n steps for n symbols.
 class BpeMerger {
  public:
-  // Replaces symbols[begin, end) by what they merge to. `ranges`, if given, has one range for each of them, and one for
-  // each merged symbol afterwards, from its first part's beginning to its last part's end.
+  // Replaces symbols[begin, end) by what they merge to. `ranges`, if given, has one range for each of them,
+  // and one for each merged symbol afterwards, from its first part's beginning to its last part's end.
   void merge(const BpeRules& rules, std::vector<int32_t>& symbols, size_t begin,
              std::vector<ByteRange>* ranges = nullptr);
 

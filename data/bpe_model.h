@@ -46,7 +46,8 @@ class BpeModel final : public TokenModel {
   void encode_piece(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const;
   void encode_word(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const;
   // `ranges`, if given, receives the bytes of each symbol.
-  void append_symbols(std::string_view word, std::vector<int32_t>& ids, std::vector<ByteRange>* ranges = nullptr) const;
+  void append_symbols(std::string_view word, std::vector<int32_t>& ids,
+                      std::vector<ByteRange>* ranges = nullptr) const;
   std::optional<int32_t> whole_token(std::string_view word) const;  // where ignore_merges lets it stay whole
   void append_unknown(std::string_view character, bool follows_unknown, std::vector<int32_t>& ids) const;
   int32_t character_id(uint32_t code_point) const;

@@ -213,8 +213,8 @@ class StripAccents final : public Normalizer {
   }
 };
 
-// Two spaces or more become one content: the regular expression " {2,}", which published files of SentencePiece models
-// hold.
+// Two spaces or more become one content: the regular expression " {2,}", which published files of
+// SentencePiece models hold.
 class CollapseSpaces final : public Normalizer {
  public:
   explicit CollapseSpaces(std::string content) : content_(std::move(content)) {}
@@ -258,7 +258,8 @@ class Nmt final : public Normalizer {
 
  private:
   static bool vanishes(uint32_t c) {
-    return (c >= 0x01 && c <= 0x08) || c == 0x0B || (c >= 0x0E && c <= 0x1F) || c == 0x7F || c == 0x8F || c == 0x9F;
+    return (c >= 0x01 && c <= 0x08) || c == 0x0B || (c >= 0x0E && c <= 0x1F) || c == 0x7F || c == 0x8F ||
+           c == 0x9F;
   }
   static bool becomes_space(uint32_t c) {
     return c == 0x09 || c == 0x0A || c == 0x0C || c == 0x0D || c == 0x1680 || (c >= 0x200B && c <= 0x200F) ||
@@ -310,7 +311,8 @@ std::unique_ptr<Normalizer> make(const JsonObject& config, const std::string& wh
   if (type == "Nmt") return std::make_unique<Nmt>();
   if (type == "Precompiled") {
     const std::string name = where + ": " + config.path_of("precompiled_charsmap");
-    return std::make_unique<PrecompiledNormalizer>(decode_base64(config.string("precompiled_charsmap"), name), name);
+    return std::make_unique<PrecompiledNormalizer>(decode_base64(config.string("precompiled_charsmap"), name),
+                                                   name);
   }
   if (type == "StripAccents") return std::make_unique<StripAccents>();
   if (type == "BertNormalizer") {

@@ -14,10 +14,10 @@ class Normalizer {
  public:
   virtual ~Normalizer() = default;
   // REQUIRES: text is well-formed UTF-8. Leaves it so. An empty text stays empty.
-  // In a tracked text, what replaces a character stands for what it stood for, what replaces several for what the last
-  // did; what is put in front of one, for the same; of characters that NFC and NFKC compose, each stands for all that was
-  // composed. (As in Hugging Face's tokenizers, but for NFC and NFKC, and Precompiled where it removes the first character
-  // of a text, which misplaces what follows there.)
+  // In a tracked text, what replaces a character stands for what it stood for, what replaces several for what
+  // the last did; what is put in front of one, for the same; of characters that NFC and NFKC compose, each
+  // stands for all that was composed. (As in Hugging Face's tokenizers, but for NFC and NFKC, and Precompiled
+  // where it removes the first character of a text, which misplaces what follows there.)
   virtual void normalize(AlignedText& text) const = 0;
   // How many bytes at most a byte becomes by replacements, so that files cannot ask for memory without bound.
   virtual double growth() const { return 1; }

@@ -22,8 +22,8 @@ constexpr size_t kMaxReplacementBytes = 256;
 }  // namespace
 
 PrecompiledNormalizer::PrecompiledNormalizer(std::string_view table, const std::string& where) {
-  check<FileError>(table.size() <= kMaxBytes, where, ": a table of ", table.size(), " bytes; at most ", kMaxBytes,
-                   " are supported");
+  check<FileError>(table.size() <= kMaxBytes, where, ": a table of ", table.size(), " bytes; at most ",
+                   kMaxBytes, " are supported");
   const auto u32 = [&](size_t at) {
     uint32_t value = 0;
     for (size_t i = 4; i-- > 0;) value = value << 8 | static_cast<uint8_t>(table[at + i]);
@@ -31,8 +31,8 @@ PrecompiledNormalizer::PrecompiledNormalizer(std::string_view table, const std::
   };
   check<FileError>(table.size() >= 4, where, ": a table of ", table.size(), " bytes is cut short");
   const size_t trie_bytes = u32(0);
-  check<FileError>(trie_bytes <= table.size() - 4 && trie_bytes % 4 == 0 && trie_bytes > 0, where, ": the table says that ",
-                   trie_bytes, " bytes are its trie, of ", table.size() - 4);
+  check<FileError>(trie_bytes <= table.size() - 4 && trie_bytes % 4 == 0 && trie_bytes > 0, where,
+                   ": the table says that ", trie_bytes, " bytes are its trie, of ", table.size() - 4);
   for (size_t at = 4; at < 4 + trie_bytes; at += 4) units_.push_back(u32(at));
   replacements_ = table.substr(4 + trie_bytes);
   check_trie(where);
@@ -42,7 +42,7 @@ PrecompiledNormalizer::PrecompiledNormalizer(std::string_view table, const std::
 void PrecompiledNormalizer::check_trie(const std::string& where) {
   enum State : uint8_t { kNotSeen, kOpen, kDone };
   struct Node {
-    size_t base;  // of the children's places
+    size_t base;    // of the children's places
     uint32_t byte;  // of the child that comes next
   };
   std::vector<State> states(units_.size(), kNotSeen);  // by base
@@ -80,7 +80,8 @@ void PrecompiledNormalizer::check_replacement(size_t begin, const std::string& w
   const size_t length = rest.find('\0');
   check<FileError>(length != std::string_view::npos, where, ": the replacement at byte ", begin, " of ",
                    replacements_.size(), " has no end within ", kMaxReplacementBytes, " bytes");
-  check<FileError>(is_valid_utf8(rest.substr(0, length)), where, ": the replacement at byte ", begin, " is not UTF-8");
+  check<FileError>(is_valid_utf8(rest.substr(0, length)), where, ": the replacement at byte ", begin,
+                   " is not UTF-8");
   growth_ = std::max(growth_, static_cast<double>(length));
 }
 
@@ -100,7 +101,8 @@ PrecompiledNormalizer::Replacement PrecompiledNormalizer::find(std::string_view 
 }
 
 // Character i of the replacement stands for character i of [begin, end), or for the last one.
-void PrecompiledNormalizer::replace(std::string_view replacement, size_t begin, size_t end, TextRewrite& out) const {
+void PrecompiledNormalizer::replace(std::string_view replacement, size_t begin, size_t end,
+                                    TextRewrite& out) const {
   size_t source = begin;
   for (size_t at = 0; at < replacement.size();) {
     const size_t length = character_at(replacement, at).length;
@@ -141,7 +143,8 @@ constexpr std::string_view kBase64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 }
 
 std::string decode_base64(std::string_view text, const std::string& where) {
-  check<FileError>(text.size() % 4 == 0, where, ": base64 of ", text.size(), " characters, which is no multiple of 4");
+  check<FileError>(text.size() % 4 == 0, where, ": base64 of ", text.size(),
+                   " characters, which is no multiple of 4");
   std::string bytes;
   bytes.reserve(text.size() / 4 * 3);
   for (size_t at = 0; at < text.size(); at += 4) {

@@ -1,6 +1,7 @@
-// SentencePiece's table of character replacements (arXiv:1808.06226, section 3.3), as its .model files and "Precompiled" of
-// tokenizer.json hold it: a u32 length, that many bytes of a double-array trie (Yata, darts-clone) from sequences of
-// characters to places in the text that follows, where what replaces them stands, ended by a NUL.
+// SentencePiece's table of character replacements (arXiv:1808.06226, section 3.3), as its .model files and
+// "Precompiled" of tokenizer.json hold it: a u32 length, that many bytes of a double-array trie (Yata,
+// darts-clone) from sequences of characters to places in the text that follows, where what replaces them
+// stands, ended by a NUL.
 #pragma once
 
 #include <array>
@@ -15,12 +16,12 @@ namespace trireme {
 class PrecompiledNormalizer final : public Normalizer {
  public:
   static constexpr size_t kMaxBytes = size_t{4} << 20;
-  // Throws FileError "where: ..." on: a table above kMaxBytes or cut short, a trie that points outside itself or goes in
-  // a circle, a replacement that is not there or not UTF-8.
+  // Throws FileError "where: ..." on: a table above kMaxBytes or cut short, a trie that points outside itself
+  // or goes in a circle, a replacement that is not there or not UTF-8.
   PrecompiledNormalizer(std::string_view table, const std::string& where);
 
-  // As Hugging Face's tokenizers do: a grapheme cluster below 6 bytes that begins with an entry is replaced as a whole, by
-  // the shortest such entry's replacement; else its characters are, one by one.
+  // As Hugging Face's tokenizers do: a grapheme cluster below 6 bytes that begins with an entry is replaced
+  // as a whole, by the shortest such entry's replacement; else its characters are, one by one.
   void normalize(AlignedText& text) const override;
   double growth() const override { return growth_; }
 

@@ -26,8 +26,8 @@ void cut_each(Pieces& pieces, Cut&& cut) {
   pieces.ends = std::move(ends);
 }
 
-// Rebuilds the text by giving each piece that is not empty to change(out, begin, end), which puts into `out` what
-// replaces the bytes [begin, end).
+// Rebuilds the text by giving each piece that is not empty to change(out, begin, end), which puts into `out`
+// what replaces the bytes [begin, end).
 template <class Change>
 void change_each(Pieces& pieces, Change&& change) {
   TextRewrite out(pieces.aligned);

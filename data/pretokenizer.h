@@ -13,9 +13,9 @@
 
 namespace trireme {
 
-// A text on its way to the token model. Piece i is text()[ends[i-1], ends[i]); the ends ascend and the last is
-// text().size(); empty pieces may occur. A section is what stands between two special tokens, or all of the
-// text.
+// A text on its way to the token model. Piece i is text()[ends[i-1], ends[i]); the ends ascend and the last
+// is text().size(); empty pieces may occur. A section is what stands between two special tokens, or all of
+// the text.
 struct Pieces {
   AlignedText aligned;
   std::vector<size_t> ends;
@@ -44,8 +44,8 @@ struct Pieces {
 class PreTokenizer {
  public:
   virtual ~PreTokenizer() = default;
-  // Cuts each piece further; may change the text. In a tracked text, what is put in front of a character stands for the
-  // same as it does.
+  // Cuts each piece further; may change the text. In a tracked text, what is put in front of a character
+  // stands for the same as it does.
   virtual void split(Pieces& pieces) const = 0;
   // The pieces are bytes of any value, which the model's vocabulary spells in the byte alphabet
   // (byte_alphabet.h).
@@ -54,7 +54,8 @@ class PreTokenizer {
 
 // `config` is the object of the file; `where` and `path` name it in messages. Types: Sequence, ByteLevel,
 // Metaspace, Split (by a literal string, or by one of the patterns in pretokenizer_scan.h, recognised by
-// their exact text), Digits, WhitespaceSplit, BertPreTokenizer. Throws FileError naming any other type or pattern.
+// their exact text), Digits, WhitespaceSplit, BertPreTokenizer. Throws FileError naming any other type or
+// pattern.
 std::unique_ptr<PreTokenizer> make_pre_tokenizer(const boost::json::object& config, const std::string& where,
                                                  const std::string& path = "pre_tokenizer");
 

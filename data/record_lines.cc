@@ -31,8 +31,8 @@ void LineCursor::skip(size_t bytes) {
 }
 
 void check_row(std::string_view row, const std::string& where) {
-  check<BadRow>(row.size() <= RecordReader::kMaxRowBytes, where, ": a row of ", row.size(), " bytes; at most ",
-                RecordReader::kMaxRowBytes, " are supported");
+  check<BadRow>(row.size() <= RecordReader::kMaxRowBytes, where, ": a row of ", row.size(),
+                " bytes; at most ", RecordReader::kMaxRowBytes, " are supported");
   const size_t good = valid_utf8_prefix(row);
   check<BadRow>(good == row.size(), where, ": is not UTF-8 at byte ", good, " of the row");
   const size_t nul = row.find('\0');
@@ -44,8 +44,8 @@ size_t find_column(const std::string& wanted, const std::vector<std::string>& na
   const auto named = std::find(names.begin(), names.end(), wanted);
   if (named != names.end()) return static_cast<size_t>(named - names.begin());
   if (wanted == "last") return names.size() - 1;
-  const bool number = !wanted.empty() && wanted.size() <= 6 &&
-                      wanted.find_first_not_of("0123456789") == std::string::npos;
+  const bool number =
+      !wanted.empty() && wanted.size() <= 6 && wanted.find_first_not_of("0123456789") == std::string::npos;
   const size_t place = number ? std::stoul(wanted) : 0;
   if (place >= 1 && place <= names.size()) return place - 1;
   std::string there;

@@ -42,10 +42,10 @@ void check_row(std::string_view row, const std::string& where);
 size_t find_column(const std::string& wanted, const std::vector<std::string>& names, bool names_are_numbers,
                    const std::string& where);
 
-std::unique_ptr<RecordReader> make_table_reader(RecordSource source);     // kTsv, kCsv
+std::unique_ptr<RecordReader> make_table_reader(RecordSource source);  // kTsv, kCsv
 std::unique_ptr<RecordReader> make_jsonl_reader(RecordSource source);
 std::unique_ptr<RecordReader> make_conll_reader(RecordSource source);
 std::unique_ptr<RecordReader> make_squad_reader(RecordSource source);
-std::unique_ptr<RecordReader> make_line_reader(RecordSource source);      // kParallel, kLines
+std::unique_ptr<RecordReader> make_line_reader(RecordSource source);  // kParallel, kLines
 
 }  // namespace trireme

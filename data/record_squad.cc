@@ -11,7 +11,8 @@ namespace trireme {
 namespace {
 
 constexpr size_t kMaxFileBytes = size_t{1} << 30;
-constexpr std::array<const char*, 6> kFields = {"id", "title", "context", "question", "answers", "answer_starts"};
+constexpr std::array<const char*, 6> kFields = {"id",       "title",   "context",
+                                                "question", "answers", "answer_starts"};
 
 class SquadReader final : public RecordReader {
  public:
@@ -50,7 +51,8 @@ class SquadReader final : public RecordReader {
         place_ = {place_.article + 1, 0, 0};
         continue;
       }
-      const std::string paragraph_path = article_path + ".paragraphs[" + std::to_string(place_.paragraph) + "]";
+      const std::string paragraph_path =
+          article_path + ".paragraphs[" + std::to_string(place_.paragraph) + "]";
       const JsonObject paragraph(paragraphs[place_.paragraph], path_, paragraph_path);
       const boost::json::array& questions = paragraph.array("qas");
       if (place_.question == questions.size()) {
@@ -89,8 +91,8 @@ class SquadReader final : public RecordReader {
           const size_t byte = byte_of_character(context, start);
           if (words.empty()) answer.fail("text", "is empty");
           if (byte > context.size() || context.compare(byte, words.size(), words) != 0)
-            answer.fail("answer_start", "is " + std::to_string(start) + ", where the context does not read \"" + words +
-                                            "\"");
+            answer.fail("answer_start", "is " + std::to_string(start) +
+                                            ", where the context does not read \"" + words + "\"");
           all[4].push_back(words);
           all[5].push_back(std::to_string(byte));
         }

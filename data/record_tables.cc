@@ -33,7 +33,8 @@ class TableReader final : public RecordReader {
     }
     if (!source_.header && width_ == 0) choose(numbers_to(fields.size()), true);
     check<BadRow>(fields.size() == width_, cursor_->where(row_line_), ": has ", fields.size(), " column",
-                  fields.size() == 1 ? "" : "s", source_.header ? ", the header " : ", the first row ", width_);
+                  fields.size() == 1 ? "" : "s", source_.header ? ", the header " : ", the first row ",
+                  width_);
     record.where = cursor_->where(row_line_);
     record.fields.resize(chosen_.size());
     for (size_t i = 0; i < chosen_.size(); ++i) record.fields[i] = {fields[chosen_[i]]};

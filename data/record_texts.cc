@@ -16,7 +16,8 @@ class LineReader final : public RecordReader {
     const bool parallel = source_.format == RecordFormat::kParallel;
     const size_t width = parallel ? source_.paths.size() : 1;
     check<ConfigError>(!parallel || width > 1, "parallel text needs a file for each column; one is given");
-    check<ConfigError>(columns_.empty() || columns_.size() == width, columns_.size(), " columns are named, but there ",
+    check<ConfigError>(columns_.empty() || columns_.size() == width, columns_.size(),
+                       " columns are named, but there ",
                        width == 1 ? "is 1" : "are " + std::to_string(width));
     for (size_t i = columns_.size() + 1; i <= width; ++i) columns_.push_back(std::to_string(i));
     for (size_t i = 0; i < width; ++i) cursors_.emplace_back(source_.paths[i]);
@@ -106,9 +107,11 @@ class JsonlReader final : public RecordReader {
     const boost::json::value* value = row.find(key);
     if (!value) {
       std::string there;
-      for (const auto& entry : row.raw()) there += (there.empty() ? "\"" : ", \"") + std::string(entry.key()) + "\"";
-      throw FileError(text(row.where(), row.raw().contains(key) ? ": is null at \"" : ": has no \"", key,
-                           row.raw().contains(key) ? "\"" : "\"; there are " + (there.empty() ? "no keys" : there)));
+      for (const auto& entry : row.raw())
+        there += (there.empty() ? "\"" : ", \"") + std::string(entry.key()) + "\"";
+      throw FileError(
+          text(row.where(), row.raw().contains(key) ? ": is null at \"" : ": has no \"", key,
+               row.raw().contains(key) ? "\"" : "\"; there are " + (there.empty() ? "no keys" : there)));
     }
     if (const auto* list = value->if_array())
       for (const boost::json::value& element : *list) field.push_back(scalar(row, key, element));
@@ -122,7 +125,8 @@ class JsonlReader final : public RecordReader {
       return std::string(*string);
     }
     if (value.is_object() || value.is_array() || value.is_null())
-      row.fail(key, "holds " + describe(value) + "; it must be text, a number, true or false, or an array of such");
+      row.fail(key, "holds " + describe(value) +
+                        "; it must be text, a number, true or false, or an array of such");
     return to_json(value);
   }
 
@@ -182,8 +186,8 @@ class ConllReader final : public RecordReader {
       for (const std::string& wanted : columns_) chosen_.push_back(find_column(wanted, numbers, true, where));
       width_ = fields.size();
     }
-    check<BadRow>(fields.size() == width_, where, ": has ", fields.size(), " column", fields.size() == 1 ? "" : "s",
-                  ", the first line ", width_);
+    check<BadRow>(fields.size() == width_, where, ": has ", fields.size(), " column",
+                  fields.size() == 1 ? "" : "s", ", the first line ", width_);
     for (size_t i = 0; i < chosen_.size(); ++i) {
       check<BadRow>(!fields[chosen_[i]].empty(), where, ": column ", chosen_[i] + 1, " is empty");
       record.fields[i].emplace_back(fields[chosen_[i]]);

@@ -243,8 +243,8 @@ class Metaspace final : public DecoderStage {
   bool first_;
 };
 
-// Tokens that continue a word lose their prefix, others get a space in front; cleanup takes spaces out that English text
-// does not have, within each token.
+// Tokens that continue a word lose their prefix, others get a space in front; cleanup takes spaces out that
+// English text does not have, within each token.
 class WordPiece final : public DecoderStage {
  public:
   WordPiece(std::string prefix, bool cleanup) : prefix_(std::move(prefix)), cleanup_(cleanup) {}
@@ -265,8 +265,8 @@ class WordPiece final : public DecoderStage {
  private:
   void clean() {
     constexpr std::pair<std::string_view, std::string_view> kChanges[] = {
-        {" .", "."},     {" ?", "?"},   {" !", "!"},           {" ,", ","},   {" ' ", "'"},  {" n't", "n't"},
-        {" 'm", "'m"},   {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+        {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
+        {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
     for (const auto& [from, to] : kChanges)
       for (size_t at = held_.find(from); at != std::string::npos; at = held_.find(from, at + to.size()))
         held_.replace(at, from.size(), to);

@@ -58,8 +58,8 @@ class TokenDecoder {
   // Without a decoder, tokens are joined by spaces.
   TokenDecoder();
   // `config` is the object of the file; `where` and `path` name it in messages. Types: Sequence, ByteLevel,
-  // ByteFallback, WordPiece, Metaspace, Replace (of a string), Fuse, Strip. Throws FileError naming any other type, and
-  // on replacements that can make a text more than kMaxTextGrowth times as long.
+  // ByteFallback, WordPiece, Metaspace, Replace (of a string), Fuse, Strip. Throws FileError naming any other
+  // type, and on replacements that can make a text more than kMaxTextGrowth times as long.
   TokenDecoder(const boost::json::object& config, const std::string& where,
                const std::string& path = "decoder");
 

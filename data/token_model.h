@@ -1,4 +1,5 @@
-// The part of a tokenizer that turns pieces of text into ids: byte-pair encoding, WordPiece, Unigram. A further kind is one file that derives from TokenModel, and one line in token_model.cc.
+// The part of a tokenizer that turns pieces of text into ids: byte-pair encoding, WordPiece, Unigram. A
+// further kind is one file that derives from TokenModel, and one line in token_model.cc.
 #pragma once
 
 #include <boost/json/object.hpp>

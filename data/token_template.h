@@ -21,15 +21,15 @@ struct TokenTemplate {
   std::vector<Part> single{{Part::Kind::kFirst, {}, 0}};
   std::vector<Part> pair{{Part::Kind::kFirst, {}, 0}, {Part::Kind::kSecond, {}, 1}};
 
-  // Byte-level tokenizers: a token's range is without the spaces at its ends, except for a single one at the front of
-  // the first token where prefix_space says that it is not of the text.
+  // Byte-level tokenizers: a token's range is without the spaces at its ends, except for a single one at the
+  // front of the first token where prefix_space says that it is not of the text.
   bool trim_ranges = false;
   bool prefix_space = true;
 };
 
 // `config` is the object of the file. Types: TemplateProcessing, BertProcessing, RobertaProcessing, ByteLevel
-// (which changes ranges alone), and a Sequence with at most one of the others. Throws FileError on any other type,
-// on a template without its text, and on ids that are not in [0, id_limit).
+// (which changes ranges alone), and a Sequence with at most one of the others. Throws FileError on any other
+// type, on a template without its text, and on ids that are not in [0, id_limit).
 TokenTemplate read_token_template(const boost::json::object& config, int32_t id_limit,
                                   const std::string& where, const std::string& path = "post_processor");
 

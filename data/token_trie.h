@@ -42,7 +42,8 @@ class TokenTrie {
     return kNone;
   }
 
-  // Nodes are numbered by levels, so that the children of a node follow those of the node before. The root is no node.
+  // Nodes are numbered by levels, so that the children of a node follow those of the node before. The root is
+  // no node.
   std::array<uint32_t, 256> root_;
   std::vector<uint8_t> byte_;          // that leads to the node
   std::vector<int32_t> token_;         // that ends at the node; -1: none

@@ -118,15 +118,16 @@ void Tokenizer::split_at_added_tokens(const AddedTokenMatcher& matcher, AlignedT
 
 template <class Output>
 void Tokenizer::encode_sections(AlignedText text, const EncodeOptions& options, Output& output) const {
-  split_at_added_tokens(raw_matcher_, std::move(text), options, output, [&](AlignedText section, bool at_start) {
-    if (normalizer_) normalizer_->normalize(section);
-    split_at_added_tokens(normalized_matcher_, std::move(section), options, output,
-                          [&](AlignedText part, bool first) {
-                            Pieces pieces(std::move(part), at_start && first);
-                            if (pre_tokenizer_) pre_tokenizer_->split(pieces);
-                            output.pieces(*model_, pieces);
-                          });
-  });
+  split_at_added_tokens(raw_matcher_, std::move(text), options, output,
+                        [&](AlignedText section, bool at_start) {
+                          if (normalizer_) normalizer_->normalize(section);
+                          split_at_added_tokens(normalized_matcher_, std::move(section), options, output,
+                                                [&](AlignedText part, bool first) {
+                                                  Pieces pieces(std::move(part), at_start && first);
+                                                  if (pre_tokenizer_) pre_tokenizer_->split(pieces);
+                                                  output.pieces(*model_, pieces);
+                                                });
+                        });
 }
 
 void Tokenizer::encode_text(std::string_view text, const EncodeOptions& options,
@@ -202,20 +203,21 @@ OuterSpaces outer_spaces(std::string_view token) {
 
 }  // namespace
 
-// As published byte-level tokenizers do, step by step, of which the oddest: a single space that a token has in front is
-// left where the prefix may be it.
+// As published byte-level tokenizers do, step by step, of which the oddest: a single space that a token has
+// in front is left where the prefix may be it.
 void Tokenizer::trim_ranges(std::string_view text, size_t first, Encoding& encoding) const {
   for (size_t i = first; i < encoding.size(); ++i) {
     ByteRange& range = encoding.ranges[i];
     // An added token spells what is written, with the white space that it takes.
     const bool added = added_by_id_.contains(encoding.ids[i]);
-    OuterSpaces spaces =
-        outer_spaces(added ? text.substr(range.begin, range.end - range.begin) : *id_to_token(encoding.ids[i]));
+    OuterSpaces spaces = outer_spaces(added ? text.substr(range.begin, range.end - range.begin)
+                                            : *id_to_token(encoding.ids[i]));
     if (spaces.leading == 1 && template_.prefix_space && (i == 0 || range.begin == 0)) spaces.leading = 0;
     for (; spaces.leading > 0 && range.begin < range.end; --spaces.leading)
       range.begin += character_at(text, range.begin).length;
     for (; spaces.trailing > 0 && range.end > range.begin; --spaces.trailing)
-      range.end -= static_cast<uint32_t>(last_character_length(text.substr(range.begin, range.end - range.begin)));
+      range.end -=
+          static_cast<uint32_t>(last_character_length(text.substr(range.begin, range.end - range.begin)));
   }
 }
 

@@ -76,12 +76,14 @@ class Tokenizer {
   Encoding encode_with_offsets(std::string_view text, EncodeOptions options = {}) const;
   Encoding encode_pair_with_offsets(std::string_view first, std::string_view second,
                                     EncodeOptions options = {}) const;
-  // A text that is cut into words already, such as those of a corpus with a tag a word: each is encoded by itself, as if
-  // it were a text, and a token's word is its number in `words`, its range that in the word. A word may have no token.
+  // A text that is cut into words already, such as those of a corpus with a tag a word: each is encoded by
+  // itself, as if it were a text, and a token's word is its number in `words`, its range that in the word. A
+  // word may have no token.
   Encoding encode_words(std::span<const std::string> words, EncodeOptions options = {}) const;
 
-  // What stands around texts, put around parts of them: `first` and `second` are Encodings without special tokens
-  // (add_special_tokens = false), or parts of such. With these a caller fits texts into a length as it likes:
+  // What stands around texts, put around parts of them: `first` and `second` are Encodings without special
+  // tokens (add_special_tokens = false), or parts of such. With these a caller fits texts into a length as it
+  // likes:
   //
   //   Encoding question = tokenizer.encode_with_offsets(q, {.add_special_tokens = false}), context = ...;
   //   const size_t room = 384 - tokenizer.num_template_tokens(/*pair=*/true) - question.size();
@@ -127,8 +129,8 @@ class Tokenizer {
   Encoding encode_one_with_offsets(std::string_view text, const EncodeOptions& options) const;
   // Of the tokens from `first` on, which are those of `text`.
   void trim_ranges(std::string_view text, size_t first, Encoding& encoding) const;
-  Encoding fill(const std::vector<TokenTemplate::Part>& parts, const Encoding& first,
-                const Encoding* second, bool add_special_tokens) const;
+  Encoding fill(const std::vector<TokenTemplate::Part>& parts, const Encoding& first, const Encoding* second,
+                bool add_special_tokens) const;
 
   std::unique_ptr<TokenModel> model_;
   TokenizerDescription description_;

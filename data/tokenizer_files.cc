@@ -229,8 +229,8 @@ Tokenizer load_bert(const fs::path& path, const SideFiles& side) {
   d.special = roles_by_name(d.added_tokens);
   set_roles(
       side, [&](const std::string& token) { return vocabulary.find(token); }, d.special);
-  check<FileError>(d.special.cls && d.special.sep, where, ": holds no \"",
-                   d.special.cls ? "[SEP]" : "[CLS]", "\", which BERT's tokenizers put around a text");
+  check<FileError>(d.special.cls && d.special.sep, where, ": holds no \"", d.special.cls ? "[SEP]" : "[CLS]",
+                   "\", which BERT's tokenizers put around a text");
   const auto special = [&](int32_t id, int type_id) {
     return object{{"SpecialToken", object{{"id", *vocabulary.token(id)}, {"type_id", type_id}}}};
   };
@@ -243,11 +243,11 @@ Tokenizer load_bert(const fs::path& path, const SideFiles& side) {
     const std::string_view name = *vocabulary.token(id);
     tokens[name] = object{{"id", name}, {"ids", array{id}}, {"tokens", array{name}}};
   }
-  d.post_processor = object{{"type", "TemplateProcessing"},
-                            {"single", array{special(cls, 0), sequence("A", 0), special(sep, 0)}},
-                            {"pair", array{special(cls, 0), sequence("A", 0), special(sep, 0), sequence("B", 1),
-                                           special(sep, 1)}},
-                            {"special_tokens", tokens}};
+  d.post_processor = object{
+      {"type", "TemplateProcessing"},
+      {"single", array{special(cls, 0), sequence("A", 0), special(sep, 0)}},
+      {"pair", array{special(cls, 0), sequence("A", 0), special(sep, 0), sequence("B", 1), special(sep, 1)}},
+      {"special_tokens", tokens}};
   return Tokenizer(std::move(model), std::move(d), where);
 }
 
@@ -257,11 +257,13 @@ UnigramFamily unigram_family(const SentencePieceFile& file, const JsonObject& co
     if (name->starts_with("T5") || name->starts_with("MT5")) return UnigramFamily::kT5;
     if (name->starts_with("XLMRoberta")) return UnigramFamily::kXlmRoberta;
     if (name->starts_with("Llama") || *name == "PreTrainedTokenizerFast") return UnigramFamily::kPlain;
-    config.fail("tokenizer_class", "\"" + *name + "\" is not known without a tokenizer.json; known for models of type "
-                                                 "Unigram are those of Albert, T5, MT5, XLMRoberta and Llama");
+    config.fail("tokenizer_class", "\"" + *name +
+                                       "\" is not known without a tokenizer.json; known for models of type "
+                                       "Unigram are those of Albert, T5, MT5, XLMRoberta and Llama");
   }
   const auto has = [&](std::string_view token) {
-    return std::any_of(file.pieces.begin(), file.pieces.end(), [&](const auto& piece) { return piece.text == token; });
+    return std::any_of(file.pieces.begin(), file.pieces.end(),
+                       [&](const auto& piece) { return piece.text == token; });
   };
   return has("[CLS]") && has("[SEP]") ? UnigramFamily::kAlbert : UnigramFamily::kPlain;
 }
@@ -328,7 +330,8 @@ Tokenizer load_tokenizer(const fs::path& path) {
 namespace {
 
 // What transformers reads where it reads no tokenizer.json.
-void save_bert(const Tokenizer& tokenizer, const WordPieceModel& model, const fs::path& directory, object& config) {
+void save_bert(const Tokenizer& tokenizer, const WordPieceModel& model, const fs::path& directory,
+               object& config) {
   const boost::json::object* normalizer = tokenizer.description().normalizer.if_object();
   const auto text = model.vocab_txt();
   if (!text || !normalizer || normalizer->at("type") != "BertNormalizer") return;

@@ -22,7 +22,8 @@ constexpr uint32_t kNoCodePoint = 0xFFFFFFFF;
 // The character that begins at text[at], strictly (RFC 3629). REQUIRES: at < text.size().
 Character character_at(std::string_view text, size_t at);
 
-// Bytes of the character that `text` ends with, 1 where its last byte belongs to no well-formed one. REQUIRES: not empty.
+// Bytes of the character that `text` ends with, 1 where its last byte belongs to no well-formed one.
+// REQUIRES: not empty.
 size_t last_character_length(std::string_view text);
 
 CharClass char_class(uint32_t code_point);
@@ -60,8 +61,8 @@ bool is_combining_mark(uint32_t code_point);
 // Canonical_Combining_Class; 0 for what begins a character.
 int combining_class(uint32_t code_point);
 
-// Where the extended grapheme cluster (UAX #29) ends that begins at text[begin], in a well-formed text whose clusters
-// before are complete. REQUIRES: begin < text.size().
+// Where the extended grapheme cluster (UAX #29) ends that begins at text[begin], in a well-formed text whose
+// clusters before are complete. REQUIRES: begin < text.size().
 size_t grapheme_end(std::string_view text, size_t begin);
 
 // What one code point decomposes to, in full (form kNfd or kNfkd); at most 18.

@@ -12,7 +12,8 @@ namespace {
 
 constexpr double kUnknownPenalty = 10;
 
-std::vector<std::pair<std::string_view, int32_t>> all_tokens(const Vocabulary& vocabulary, const std::string& where) {
+std::vector<std::pair<std::string_view, int32_t>> all_tokens(const Vocabulary& vocabulary,
+                                                             const std::string& where) {
   std::vector<std::pair<std::string_view, int32_t>> tokens;
   for (int32_t id = 0; id < vocabulary.id_limit(); ++id) {
     const auto token = vocabulary.token(id);
@@ -33,8 +34,8 @@ UnigramModel::UnigramModel(Vocabulary vocabulary, std::vector<double> scores, Un
       scores_(std::move(scores)),
       options_(options),
       trie_(all_tokens(vocabulary_, where)) {
-  check<FileError>(vocabulary_.token(options_.unk_id).has_value(), where, ": unk_id is ", options_.unk_id, ", but there are ",
-                   vocabulary_.count(), " tokens");
+  check<FileError>(vocabulary_.token(options_.unk_id).has_value(), where, ": unk_id is ", options_.unk_id,
+                   ", but there are ", vocabulary_.count(), " tokens");
   TRIREME_ASSERT(scores_.size() == vocabulary_.count());
   unknown_score_ = *std::min_element(scores_.begin(), scores_.end()) - kUnknownPenalty;
   if (!options_.byte_fallback) return;
@@ -112,11 +113,13 @@ void UnigramModel::best_cut(std::string_view piece, Scratch& scratch, std::vecto
   }
 }
 
-void UnigramModel::append_unknown(std::string_view piece, ByteRange run, std::vector<TokenSpan>& spans) const {
+void UnigramModel::append_unknown(std::string_view piece, ByteRange run,
+                                  std::vector<TokenSpan>& spans) const {
   const std::string_view text = piece.substr(run.begin, run.end - run.begin);
   const auto whole = vocabulary_.find(text);  // the unknown token as it is written
   const auto id_of = [&](char byte) { return (*byte_ids_)[static_cast<uint8_t>(byte)]; };
-  if (!whole && byte_ids_ && std::all_of(text.begin(), text.end(), [&](char byte) { return id_of(byte) >= 0; }))
+  if (!whole && byte_ids_ &&
+      std::all_of(text.begin(), text.end(), [&](char byte) { return id_of(byte) >= 0; }))
     for (char byte : text) spans.push_back({id_of(byte), run});
   else
     spans.push_back({whole.value_or(options_.unk_id), run});
@@ -154,7 +157,8 @@ std::unique_ptr<TokenModel> read_unigram_model(const JsonObject& model) {
   options.unk_id = static_cast<int32_t>(model.integer("unk_id", 0, static_cast<int64_t>(entries.size()) - 1));
   options.byte_fallback = model.boolean_or("byte_fallback", false);
   const std::string where = model.where() + ": " + model.path_of("vocab");
-  return std::make_unique<UnigramModel>(Vocabulary(std::move(entries), where), std::move(scores), options, where);
+  return std::make_unique<UnigramModel>(Vocabulary(std::move(entries), where), std::move(scores), options,
+                                        where);
 }
 
 }  // namespace trireme

@@ -1,5 +1,5 @@
-// The unigram language model over subwords (Kudo 2018, arXiv:1804.10959; SentencePiece, arXiv:1808.06226): of all ways
-// to cut a piece into tokens, the one with the greatest sum of scores.
+// The unigram language model over subwords (Kudo 2018, arXiv:1804.10959; SentencePiece, arXiv:1808.06226): of
+// all ways to cut a piece into tokens, the one with the greatest sum of scores.
 #pragma once
 
 #include <array>
@@ -19,18 +19,22 @@ struct UnigramOptions {
   bool byte_fallback = false;  // a run of unknown characters becomes its bytes' tokens <0x00> to <0xFF>
 };
 
-// A character that is no token costs the smallest score minus 10. Neighbouring characters of that kind are one unknown
-// token. Of ways with one sum, the one that was found first, from the front, as published implementations do.
+// A character that is no token costs the smallest score minus 10. Neighbouring characters of that kind are
+// one unknown token. Of ways with one sum, the one that was found first, from the front, as published
+// implementations do.
 class UnigramModel final : public TokenModel {
  public:
-  // scores[id] is that of the token. Throws FileError "where: ..." if unk_id is no token, an id has no token, or a token
-  // is longer than TokenTrie allows or not UTF-8.
-  UnigramModel(Vocabulary vocabulary, std::vector<double> scores, UnigramOptions options, const std::string& where);
+  // scores[id] is that of the token. Throws FileError "where: ..." if unk_id is no token, an id has no token,
+  // or a token is longer than TokenTrie allows or not UTF-8.
+  UnigramModel(Vocabulary vocabulary, std::vector<double> scores, UnigramOptions options,
+               const std::string& where);
 
   void encode(const Pieces& pieces, std::vector<int32_t>& ids) const override;
   void encode_spans(std::string_view piece, std::vector<TokenSpan>& spans) const override;
   const Vocabulary& vocabulary() const override { return vocabulary_; }
-  std::optional<std::string> unk_token() const override { return std::string(*vocabulary_.token(options_.unk_id)); }
+  std::optional<std::string> unk_token() const override {
+    return std::string(*vocabulary_.token(options_.unk_id));
+  }
   boost::json::object to_json() const override;
 
  private:

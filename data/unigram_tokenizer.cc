@@ -38,13 +38,15 @@ struct Tokens {
     const int32_t id = add(piece.text, score);
     if (piece.type == Type::kControl || piece.type == Type::kUnknown)
       added.push_back({.content = piece.text, .id = id, .lstrip = piece.text == "[MASK]"});
-    if (piece.type == Type::kUserDefined) added.push_back({.content = piece.text, .id = id, .special = false});
+    if (piece.type == Type::kUserDefined)
+      added.push_back({.content = piece.text, .id = id, .special = false});
   }
 };
 
 // "3," and the like: ALBERT leaves commas behind numbers alone.
 bool is_number_with_comma(std::string_view piece) {
-  return piece.size() >= 2 && piece.back() == ',' && piece[piece.size() - 2] >= '0' && piece[piece.size() - 2] <= '9';
+  return piece.size() >= 2 && piece.back() == ',' && piece[piece.size() - 2] >= '0' &&
+         piece[piece.size() - 2] <= '9';
 }
 
 Tokens tokens_of(const SentencePieceFile& file, const UnigramUse& use, const std::string& where) {
@@ -53,8 +55,8 @@ Tokens tokens_of(const SentencePieceFile& file, const UnigramUse& use, const std
   if (use.family == UnigramFamily::kXlmRoberta) {
     constexpr const char* kFirst[] = {"<unk>", "<s>", "</s>"};
     for (; first < 3; ++first)
-      check<FileError>(first < file.pieces.size() && file.pieces[first].text == kFirst[first], where, ": piece ", first,
-                       " is not \"", kFirst[first], "\", as in XLM-RoBERTa's models");
+      check<FileError>(first < file.pieces.size() && file.pieces[first].text == kFirst[first], where,
+                       ": piece ", first, " is not \"", kFirst[first], "\", as in XLM-RoBERTa's models");
     for (const char* token : {"<s>", "<pad>", "</s>", "<unk>"}) tokens.add_special(token);
   }
   for (size_t i = first; i < file.pieces.size(); ++i) {
@@ -85,7 +87,8 @@ boost::json::value normalizer_of(const SentencePieceFile& file, const UnigramUse
     if (use.lowercase) parts.push_back(object{{"type", "Lowercase"}});
   }
   if (!file.precompiled_charsmap.empty())
-    parts.push_back(object{{"type", "Precompiled"}, {"precompiled_charsmap", encode_base64(file.precompiled_charsmap)}});
+    parts.push_back(
+        object{{"type", "Precompiled"}, {"precompiled_charsmap", encode_base64(file.precompiled_charsmap)}});
   if (parts.empty()) return nullptr;
   return object{{"type", "Sequence"}, {"normalizers", parts}};
 }
@@ -127,7 +130,8 @@ boost::json::value template_of(const std::vector<std::string>& single, const std
         continue;
       }
       const auto id = vocabulary.find(name);
-      check<FileError>(id.has_value(), where, ": the token \"", name, "\", which stands beside a text, is not there");
+      check<FileError>(id.has_value(), where, ": the token \"", name,
+                       "\", which stands beside a text, is not there");
       tokens[name] = object{{"id", name}, {"ids", array{*id}}, {"tokens", array{name}}};
       made.push_back(object{{"SpecialToken", object{{"id", name}, {"type_id", type}}}});
     }
@@ -137,11 +141,13 @@ boost::json::value template_of(const std::vector<std::string>& single, const std
   return object{{"type", "TemplateProcessing"}, {"single", one}, {"pair", two}, {"special_tokens", tokens}};
 }
 
-boost::json::value plain_template(const UnigramUse& use, const SpecialIds& special, const Vocabulary& vocabulary,
-                                  const std::string& where) {
+boost::json::value plain_template(const UnigramUse& use, const SpecialIds& special,
+                                  const Vocabulary& vocabulary, const std::string& where) {
   if (!use.add_bos && !use.add_eos) return nullptr;
-  check<FileError>(!use.add_bos || special.bos, where, ": the configuration wants a bos token, but the model has none");
-  check<FileError>(!use.add_eos || special.eos, where, ": the configuration wants an eos token, but the model has none");
+  check<FileError>(!use.add_bos || special.bos, where,
+                   ": the configuration wants a bos token, but the model has none");
+  check<FileError>(!use.add_eos || special.eos, where,
+                   ": the configuration wants an eos token, but the model has none");
   std::vector<std::string> single, pair;
   for (const char* text : {"A", "B"}) {
     if (use.add_bos) pair.emplace_back(*vocabulary.token(*special.bos));
@@ -182,7 +188,8 @@ SpecialIds roles_of(const SentencePieceFile& file, const UnigramUse& use, const 
 }  // namespace
 
 Tokenizer unigram_tokenizer(const SentencePieceFile& file, const UnigramUse& use, const std::string& where) {
-  check<FileError>(file.kind == SentencePieceFile::Kind::kUnigram, where, ": is a SentencePiece model of another type than Unigram");
+  check<FileError>(file.kind == SentencePieceFile::Kind::kUnigram, where,
+                   ": is a SentencePiece model of another type than Unigram");
   check<FileError>(file.escape_whitespaces, where, ": a model without escape_whitespaces is not supported");
   check<FileError>(!file.treat_whitespace_as_suffix, where, ": treat_whitespace_as_suffix is not supported");
   Tokens tokens = tokens_of(file, use, where);
@@ -198,17 +205,20 @@ Tokenizer unigram_tokenizer(const SentencePieceFile& file, const UnigramUse& use
       d.post_processor = plain_template(use, d.special, vocabulary, where);
       break;
     case UnigramFamily::kAlbert:
-      d.post_processor = template_of({"[CLS]", "A", "[SEP]"}, {"[CLS]", "A", "[SEP]", "B", "[SEP]"}, true, vocabulary, where);
+      d.post_processor = template_of({"[CLS]", "A", "[SEP]"}, {"[CLS]", "A", "[SEP]", "B", "[SEP]"}, true,
+                                     vocabulary, where);
       break;
     case UnigramFamily::kT5:
       d.post_processor = template_of({"A", "</s>"}, {"A", "</s>", "B", "</s>"}, false, vocabulary, where);
       break;
     case UnigramFamily::kXlmRoberta:
-      d.post_processor = template_of({"<s>", "A", "</s>"}, {"<s>", "A", "</s>", "</s>", "B", "</s>"}, false, vocabulary, where);
+      d.post_processor = template_of({"<s>", "A", "</s>"}, {"<s>", "A", "</s>", "</s>", "B", "</s>"}, false,
+                                     vocabulary, where);
       break;
   }
   const UnigramOptions options{.unk_id = *d.special.unk, .byte_fallback = file.byte_fallback};
-  auto model = std::make_unique<UnigramModel>(std::move(vocabulary), std::move(tokens.scores), options, where);
+  auto model =
+      std::make_unique<UnigramModel>(std::move(vocabulary), std::move(tokens.scores), options, where);
   return Tokenizer(std::move(model), std::move(d), where);
 }
 

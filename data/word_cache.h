@@ -61,7 +61,8 @@ class WordCache {
   std::vector<Entry> entries_;
 };
 
-// Working memory for const methods that run in several threads at once: as many objects as calls ever ran at once.
+// Working memory for const methods that run in several threads at once: as many objects as calls ever ran at
+// once.
 template <class Scratch>
 class ScratchPool {
  public:

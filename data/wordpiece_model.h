@@ -1,6 +1,6 @@
-// WordPiece (Schuster & Nakajima 2012; as BERT has it, Devlin et al. 2018, arXiv:1810.04805): a word is cut, from its
-// front, into the longest tokens there are; those that do not begin the word have a prefix ("##"). A word that cannot be
-// cut so is one unknown token.
+// WordPiece (Schuster & Nakajima 2012; as BERT has it, Devlin et al. 2018, arXiv:1810.04805): a word is cut,
+// from its front, into the longest tokens there are; those that do not begin the word have a prefix ("##"). A
+// word that cannot be cut so is one unknown token.
 #pragma once
 
 #include <memory>
@@ -31,8 +31,8 @@ class WordPieceModel final : public TokenModel {
   const Vocabulary& vocabulary() const override { return vocabulary_; }
   std::optional<std::string> unk_token() const override { return options_.unk_token; }
   boost::json::object to_json() const override;
-  // The text of a vocab.txt that reads back to this model; nothing if there is none, because ids have gaps, tokens hold
-  // line ends, or options are not BERT's.
+  // The text of a vocab.txt that reads back to this model; nothing if there is none, because ids have gaps,
+  // tokens hold line ends, or options are not BERT's.
   std::optional<std::string> vocab_txt() const;
 
  private:
@@ -46,8 +46,8 @@ class WordPieceModel final : public TokenModel {
 // From the "model" object of a tokenizer.json.
 std::unique_ptr<TokenModel> read_wordpiece_model(const JsonObject& model);
 
-// From the text of a vocab.txt: a token a line, whose id is the line's number from 0. Throws FileError naming the line
-// on one that is empty, not UTF-8 or there twice.
+// From the text of a vocab.txt: a token a line, whose id is the line's number from 0. Throws FileError naming
+// the line on one that is empty, not UTF-8 or there twice.
 std::unique_ptr<TokenModel> read_vocab_txt(std::string_view text, const std::string& where);
 
 }  // namespace trireme

@@ -83,7 +83,8 @@ TEST_F(Records, RowsKnowTheirFileAndLine) {
 TEST_F(Records, CsvObeysQuotes) {
   EXPECT_EQ(rows(Format::kCsv, "a,b\n\"x, \"\"y\"\"\r\n2\",1\r\n 5\" pipe ,\"\"\r\n,\n"),
             plain({{"x, \"y\"\r\n2", "1"}, {" 5\" pipe ", ""}, {"", ""}}));
-  EXPECT_EQ(message(Format::kCsv, "a,b\n1,2\n\"x,1\nz,2\n"), "f:3: a field begins with a quote that has no end");
+  EXPECT_EQ(message(Format::kCsv, "a,b\n1,2\n\"x,1\nz,2\n"),
+            "f:3: a field begins with a quote that has no end");
   EXPECT_EQ(message(Format::kCsv, "a,b\n\"x\"y,1\n"), "f:2: has text behind the closing quote of a field");
 }
 
@@ -98,8 +99,10 @@ TEST_F(Records, TablesOfSeveralFilesEachHaveTheirHeader) {
 TEST_F(Records, TablesNameWhatIsWrong) {
   EXPECT_EQ(message(Format::kTsv, "sentence\tlable\na\t1\n", {"sentence", "label"}),
             "f:1: has no column \"label\"; there are \"sentence\", \"lable\"; did you mean \"lable\"?");
-  EXPECT_EQ(message(Format::kTsv, "a\t1\n", {"3"}, false), "f:1: has no column \"3\"; columns are numbers, there are 2");
-  EXPECT_EQ(message(Format::kTsv, "a\t1\n", {"0"}, false), "f:1: has no column \"0\"; columns are numbers, there are 2");
+  EXPECT_EQ(message(Format::kTsv, "a\t1\n", {"3"}, false),
+            "f:1: has no column \"3\"; columns are numbers, there are 2");
+  EXPECT_EQ(message(Format::kTsv, "a\t1\n", {"0"}, false),
+            "f:1: has no column \"0\"; columns are numbers, there are 2");
   EXPECT_EQ(message(Format::kTsv, "a\tb\n1\t2\n1\t2\t3\n"), "f:3: has 3 columns, the header 2");
   EXPECT_EQ(message(Format::kTsv, "1\t2\n1\n", {}, false), "f:2: has 1 column, the first row 2");
   EXPECT_EQ(message(Format::kTsv, "a\ta\n1\t2\n"), "f:1: the column \"a\" is there twice");
@@ -121,8 +124,7 @@ TEST_F(Records, SkippedRowsAreCountedWithTheFirstReasons) {
   for (int i = 0; i < 7; ++i) tsv += "bad\n";
   tsv += "3\t4\n5\t\xC0\n6\t7\n";
   const auto path = file("f", tsv);
-  const auto reader =
-      open_records({.format = Format::kTsv, .paths = {path}, .on_bad_row = OnBadRow::kSkip});
+  const auto reader = open_records({.format = Format::kTsv, .paths = {path}, .on_bad_row = OnBadRow::kSkip});
   Rows all;
   for (Record row; reader->next(row);) all.push_back(row.fields);
   EXPECT_EQ(all, plain({{"1", "2"}, {"3", "4"}, {"6", "7"}}));
@@ -130,8 +132,9 @@ TEST_F(Records, SkippedRowsAreCountedWithTheFirstReasons) {
   EXPECT_EQ(reader->skipped(), 8);
   ASSERT_EQ(reader->reasons().size(), RecordReader::kMaxReasons);
   EXPECT_EQ(reader->reasons()[0], path.string() + ":3: has 1 column, the header 2");
-  EXPECT_EQ(message({.format = Format::kTsv, .paths = {file("g", "a\tb\n1\n")}, .on_bad_row = OnBadRow::kSkip}),
-            "g: no row is left; 1 were skipped, the first because g:2: has 1 column, the header 2");
+  EXPECT_EQ(
+      message({.format = Format::kTsv, .paths = {file("g", "a\tb\n1\n")}, .on_bad_row = OnBadRow::kSkip}),
+      "g: no row is left; 1 were skipped, the first because g:2: has 1 column, the header 2");
 }
 
 TEST_F(Records, ReadingMayGoOnBehindABadRow) {
@@ -143,15 +146,18 @@ TEST_F(Records, ReadingMayGoOnBehindABadRow) {
 }
 
 TEST_F(Records, JsonlGivesTextsNumbersAndLists) {
-  EXPECT_EQ(rows(Format::kJsonl, R"({"t":"a\nb","n":3,"l":["x","y"],"o":{}})"
-                                 "\n \r\n"
-                                 R"({"l":[],"n":-0.5,"t":true})",
+  EXPECT_EQ(rows(Format::kJsonl,
+                 R"({"t":"a\nb","n":3,"l":["x","y"],"o":{}})"
+                 "\n \r\n"
+                 R"({"l":[],"n":-0.5,"t":true})",
                  {"t", "n", "l"}),
             (Rows{{{"a\nb"}, {"3"}, {"x", "y"}}, {{"true"}, {"-0.5"}, {}}}));
-  EXPECT_EQ(message(Format::kJsonl, "{\"a\":1,\"b\":2}\n", {"c"}), "f:1: has no \"c\"; there are \"a\", \"b\"");
+  EXPECT_EQ(message(Format::kJsonl, "{\"a\":1,\"b\":2}\n", {"c"}),
+            "f:1: has no \"c\"; there are \"a\", \"b\"");
   EXPECT_EQ(message(Format::kJsonl, "{\"a\":null}\n", {"a"}), "f:1: is null at \"a\"");
-  EXPECT_EQ(message(Format::kJsonl, "{\"a\":1}\n{\"a\":{}}\n", {"a"}),
-            "f:2: a holds an object of 0 keys; it must be text, a number, true or false, or an array of such");
+  EXPECT_EQ(
+      message(Format::kJsonl, "{\"a\":1}\n{\"a\":{}}\n", {"a"}),
+      "f:2: a holds an object of 0 keys; it must be text, a number, true or false, or an array of such");
   EXPECT_EQ(message(Format::kJsonl, "{\"a\":\"\\u0000\"}", {"a"}), "f:1: a holds a NUL");
   EXPECT_NE(message(Format::kJsonl, "{\"a\":1", {"a"}).find("f:1: line 1, column 7"), std::string::npos)
       << message(Format::kJsonl, "{\"a\":1", {"a"});
@@ -161,16 +167,19 @@ TEST_F(Records, JsonlGivesTextsNumbersAndLists) {
 
 TEST_F(Records, ConllGivesSentencesOfWordsAndTags) {
   const std::string conll =
-      "-DOCSTART- -X- O O\n\nEU NNP B-NP I-ORG\nrejects  VBZ B-VP O\r\n \n\n-DOCSTART- -X- O O\n\nPeter NNP B-NP I-PER";
+      "-DOCSTART- -X- O O\n\nEU NNP B-NP I-ORG\nrejects  VBZ B-VP O\r\n \n\n-DOCSTART- -X- O O\n\nPeter NNP "
+      "B-NP I-PER";
   EXPECT_EQ(rows(Format::kConll, conll), (Rows{{{"EU", "rejects"}, {"I-ORG", "O"}}, {{"Peter"}, {"I-PER"}}}));
   EXPECT_EQ(rows(Format::kConll, conll, {"2"}), (Rows{{{"NNP", "VBZ"}}, {{"NNP"}}}));
   EXPECT_EQ(rows(Format::kConll, "New York\tB\n\n", {"1", "2"}), (Rows{{{"New York"}, {"B"}}}));
   EXPECT_EQ(message(Format::kConll, "a O\nb\n\nc O\n"), "f:2: has 1 column, the first line 2");
   EXPECT_EQ(message(Format::kConll, "a\tO\n\tO\n"), "f:2: column 1 is empty");
-  EXPECT_EQ(message(Format::kConll, "a O\n", {"1", "3"}), "f:1: has no column \"3\"; columns are numbers, there are 2");
+  EXPECT_EQ(message(Format::kConll, "a O\n", {"1", "3"}),
+            "f:1: has no column \"3\"; columns are numbers, there are 2");
   EXPECT_EQ(message(Format::kConll, "-DOCSTART- O\n\n"), "f: no row");
   const auto path = file("f", "a O\nb\nc O\n\nd O\n");
-  EXPECT_EQ(rows({.format = Format::kConll, .paths = {path}, .on_bad_row = OnBadRow::kSkip}), (Rows{{{"d"}, {"O"}}}))
+  EXPECT_EQ(rows({.format = Format::kConll, .paths = {path}, .on_bad_row = OnBadRow::kSkip}),
+            (Rows{{{"d"}, {"O"}}}))
       << "all of the sentence with the bad line is left out";
 }
 
@@ -190,17 +199,22 @@ TEST_F(Records, SquadGivesAQuestionARowWithPlacesInBytes) {
     json.replace(json.find(from), from.size(), to);
     return message(Format::kSquad, json);
   };
-  EXPECT_EQ(damaged("\"answer_start\":5", "\"answer_start\":6"),
-            "f: data[0].paragraphs[1].qas[0].answers[0].answer_start is 6, where the context does not read \"au\"");
+  EXPECT_EQ(
+      damaged("\"answer_start\":5", "\"answer_start\":6"),
+      "f: data[0].paragraphs[1].qas[0].answers[0].answer_start is 6, where the context does not read \"au\"");
   EXPECT_EQ(damaged("\"answer_start\":16", "\"answer_start\":1600"),
-            "f: data[0].paragraphs[1].qas[0].answers[1].answer_start is 1600, where the context does not read \"€\"");
-  EXPECT_EQ(damaged("\"text\":\"au\"", "\"text\":\"\""), "f: data[0].paragraphs[1].qas[0].answers[0].text is empty");
-  EXPECT_NE(damaged("\"question\":\"What?\",", "").find("data[0].paragraphs[1].qas[0].question"), std::string::npos);
+            "f: data[0].paragraphs[1].qas[0].answers[1].answer_start is 1600, where the context does not "
+            "read \"€\"");
+  EXPECT_EQ(damaged("\"text\":\"au\"", "\"text\":\"\""),
+            "f: data[0].paragraphs[1].qas[0].answers[0].text is empty");
+  EXPECT_NE(damaged("\"question\":\"What?\",", "").find("data[0].paragraphs[1].qas[0].question"),
+            std::string::npos);
   EXPECT_NE(damaged("\"data\"", "\"date\"").find("f: data"), std::string::npos);
   EXPECT_EQ(message(Format::kSquad, "{\"data\":[]}"), "f: no row");
-  EXPECT_EQ(message(Format::kSquad, kSquad, {"answer"}),
-            "f: has no column \"answer\"; there are \"id\", \"title\", \"context\", \"question\", \"answers\", "
-            "\"answer_starts\"; did you mean \"answers\"?");
+  EXPECT_EQ(
+      message(Format::kSquad, kSquad, {"answer"}),
+      "f: has no column \"answer\"; there are \"id\", \"title\", \"context\", \"question\", \"answers\", "
+      "\"answer_starts\"; did you mean \"answers\"?");
 }
 
 TEST_F(Records, SquadOfManyEmptyParagraphsTakesNoStack) {
@@ -243,7 +257,8 @@ TEST_F(Records, SurviveRandomDamage) {
       {Format::kLines, "a\nb\n"}};
   for (int round = 0; round < 1500; ++round) {
     auto [format, contents] = files[round % files.size()];
-    for (size_t n = 1 + random() % 3; n > 0; --n) contents[random() % contents.size()] = static_cast<char>(random() % 256);
+    for (size_t n = 1 + random() % 3; n > 0; --n)
+      contents[random() % contents.size()] = static_cast<char>(random() % 256);
     if (random() % 4 == 0) contents.resize(random() % contents.size());
     const Strings columns = format == Format::kJsonl ? Strings{"a", "b"} : Strings{};
     message({.format = format,
@@ -275,11 +290,13 @@ TEST(SampleRecords, AreReadWhole) {
                    "sentiment-uci/yelp_labelled.txt"},
                   {"1", "2"}, false),
             2838);
-  EXPECT_EQ(count(Format::kConll, {"ner-wikigold/train.conll"}, {}, false), 1189) << "without the lines between documents";
+  EXPECT_EQ(count(Format::kConll, {"ner-wikigold/train.conll"}, {}, false), 1189)
+      << "without the lines between documents";
   EXPECT_EQ(count(Format::kConll, {"ner-wikigold/dev.conll"}, {}, false), 199);
   EXPECT_GT(count(Format::kConll, {"ner-wnut17/train.conll", "ner-wnut17/dev.conll"}, {}, false), 4000);
   EXPECT_EQ(count(Format::kJsonl, {"sum-scitldr/train.jsonl"}, {"source", "target"}, false), 1992);
-  EXPECT_EQ(count(Format::kParallel, {"mt-multi30k-en-de/train.en", "mt-multi30k-en-de/train.de"}, {"en", "de"}, false),
+  EXPECT_EQ(count(Format::kParallel, {"mt-multi30k-en-de/train.en", "mt-multi30k-en-de/train.de"},
+                  {"en", "de"}, false),
             29000);
   EXPECT_GT(count(Format::kParallel,
                   {"qa-squad-val/val.context", "qa-squad-val/val.question", "qa-squad-val/val.answer",

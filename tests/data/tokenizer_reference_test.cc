@@ -28,8 +28,8 @@ Encoding expected(const boost::json::value& rows) {
 std::string shown(const Encoding& e) {
   std::string out;
   for (size_t i = 0; i < e.size(); ++i)
-    out += text("[", e.ids[i], " ", e.ranges[i].begin, "-", e.ranges[i].end, " w", e.words[i], " s", e.sequences[i], " t",
-                e.type_ids[i], "] ");
+    out += text("[", e.ids[i], " ", e.ranges[i].begin, "-", e.ranges[i].end, " w", e.words[i], " s",
+                e.sequences[i], " t", e.type_ids[i], "] ");
   return out;
 }
 
@@ -54,7 +54,8 @@ TEST_P(TokenizerReference, GivesTheSameIdsAndPlaces) {
     for (const boost::json::value& c : cases.at("pair").as_array()) {
       const std::string first = strings(c.at(0).at(0)), second = strings(c.at(0).at(1));
       const Encoding e = expected(c.at(1));
-      EXPECT_EQ(shown(tokenizer->encode_pair_with_offsets(first, second)), shown(e)) << first << "\n" << second;
+      EXPECT_EQ(shown(tokenizer->encode_pair_with_offsets(first, second)), shown(e)) << first << "\n"
+                                                                                     << second;
       const EncodedPair plain = tokenizer->encode_pair(first, second);
       EXPECT_EQ(plain.ids, e.ids);
       EXPECT_EQ(plain.type_ids, e.type_ids);
@@ -71,7 +72,8 @@ TEST_P(TokenizerReference, GivesTheSameIdsAndPlaces) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Tokenizers, TokenizerReference, ::testing::Values("bert", "bert-cased", "roberta", "unigram"),
+INSTANTIATE_TEST_SUITE_P(Tokenizers, TokenizerReference,
+                         ::testing::Values("bert", "bert-cased", "roberta", "unigram"),
                          [](const auto& instance) {
                            std::string name = instance.param;
                            std::erase(name, '-');
@@ -79,7 +81,8 @@ INSTANTIATE_TEST_SUITE_P(Tokenizers, TokenizerReference, ::testing::Values("bert
                          });
 
 TEST(PublishedBert, GivesThePublishedIdsAndTheirPlaces) {
-  const auto vocab = testing::sample_data("tok-bert/uncased_vocab.txt"), texts = testing::sample_data("tok-testvectors");
+  const auto vocab = testing::sample_data("tok-bert/uncased_vocab.txt"),
+             texts = testing::sample_data("tok-testvectors");
   TRIREME_SKIP_WITHOUT(vocab);
   TRIREME_SKIP_WITHOUT(texts);
   const Tokenizer bert = load_tokenizer(vocab);
@@ -88,7 +91,8 @@ TEST(PublishedBert, GivesThePublishedIdsAndTheirPlaces) {
   std::istringstream ids(read_text_file(texts / "bert-bge.out", 1 << 20));
   const boost::json::value places = read_json_file(testing::fixture("tokenizers/bert-bge.json"));
   size_t number = 0;
-  for (size_t at = 0, end; (end = inputs.find(kEnd, at)) != std::string::npos; at = end + kEnd.size(), ++number) {
+  for (size_t at = 0, end; (end = inputs.find(kEnd, at)) != std::string::npos;
+       at = end + kEnd.size(), ++number) {
     const std::string input = inputs.substr(at, end - at);
     const Encoding e = bert.encode_with_offsets(input);
     EXPECT_EQ(shown(e), shown(expected(places.at(number)))) << input;

@@ -1,5 +1,3 @@
-#include "data/unigram_model.h"
-
 #include <gtest/gtest.h>
 
 #include <random>
@@ -9,6 +7,7 @@
 #include "data/precompiled_normalizer.h"
 #include "data/tokenizer_files.h"
 #include "data/tokenizer_json.h"
+#include "data/unigram_model.h"
 #include "data/unigram_tokenizer.h"
 #include "tests/test_data.h"
 
@@ -24,7 +23,8 @@ UnigramModel model(std::vector<std::pair<std::string, double>> pieces, bool byte
     entries.emplace_back(token, static_cast<int64_t>(entries.size()));
     scores.push_back(score);
   }
-  return UnigramModel(Vocabulary(std::move(entries), "m"), std::move(scores), {.byte_fallback = byte_fallback}, "m");
+  return UnigramModel(Vocabulary(std::move(entries), "m"), std::move(scores),
+                      {.byte_fallback = byte_fallback}, "m");
 }
 
 Ids encode(const UnigramModel& model, const std::string& text) {
@@ -39,7 +39,8 @@ Ids encode(const UnigramModel& model, const std::string& text) {
 }
 
 // All ways to cut, as an oracle: the greatest sum.
-double best_sum(const std::vector<double>& scores, const Vocabulary& vocabulary, double unknown, std::string_view text) {
+double best_sum(const std::vector<double>& scores, const Vocabulary& vocabulary, double unknown,
+                std::string_view text) {
   if (text.empty()) return 0;
   double best = -1e300;
   for (size_t length = 1; length <= text.size(); ++length) {
@@ -75,20 +76,28 @@ TEST(Unigram, TakesTheCutOfTheGreatestSum) {
     drawn.encode_spans(text, spans);
     double sum = 0;
     for (const TokenSpan& span : spans)
-      sum += span.id == 0 ? unknown * (span.bytes.end - span.bytes.begin) : scores[static_cast<size_t>(span.id)];
+      sum +=
+          span.id == 0 ? unknown * (span.bytes.end - span.bytes.begin) : scores[static_cast<size_t>(span.id)];
     EXPECT_NEAR(sum, best_sum(scores, vocabulary, unknown, text), 1e-9) << text;
   }
 }
 
 TEST(Unigram, UnknownNeighboursAreOneTokenOrTheirBytes) {
   const UnigramModel plain = model({{"a", -1}});
-  EXPECT_EQ(encode(plain, "a\xC3\xA9\xE4\xB8\xAD" "a"), (Ids{1, 0, 1}));
+  EXPECT_EQ(encode(plain,
+                   "a\xC3\xA9\xE4\xB8\xAD"
+                   "a"),
+            (Ids{1, 0, 1}));
   std::vector<TokenSpan> spans;
-  plain.encode_spans("a\xC3\xA9\xE4\xB8\xAD" "a", spans);
+  plain.encode_spans(
+      "a\xC3\xA9\xE4\xB8\xAD"
+      "a",
+      spans);
   EXPECT_EQ(spans[1].bytes, (ByteRange{1, 6}));
   const UnigramModel bytes = model({{"a", -1}, {"<0xC3>", -2}, {"<0xA9>", -2}}, true);
   EXPECT_EQ(encode(bytes, "a\xC3\xA9"), (Ids{1, 2, 3}));
-  EXPECT_EQ(encode(bytes, "\xC3\xA9\xC3\xA8"), (Ids{0})) << "no token for the byte A8: all of the run is unknown";
+  EXPECT_EQ(encode(bytes, "\xC3\xA9\xC3\xA8"), (Ids{0}))
+      << "no token for the byte A8: all of the run is unknown";
   EXPECT_EQ(encode(bytes, "<unk>"), (Ids{0}));
 }
 
@@ -120,7 +129,8 @@ std::string message(const std::string& from, const std::string& to) {
 TEST(Unigram, IsReadFromJsonAndNamesWhatIsWrong) {
   EXPECT_EQ(parse(kJson).encode("a b"), (Ids{3, 1, 4}));
   EXPECT_EQ(parse(kJson).decode(Ids{3, 1, 4}), "a b");
-  EXPECT_EQ(message("\"unk_id\":0", "\"unk_id\":5"), "t.json: model.unk_id is the number 5; it must be an integer in [0, 4]");
+  EXPECT_EQ(message("\"unk_id\":0", "\"unk_id\":5"),
+            "t.json: model.unk_id is the number 5; it must be an integer in [0, 4]");
   EXPECT_EQ(message("[\"b\",-3]", "[\"a\",-3]"), "t.json: model.vocab: token \"a\" has both ids 2 and 4");
   EXPECT_EQ(message("[\"b\",-3]", "[\"b\"]"),
             "t.json: model.vocab[4] is an array of 1; it must be [token, score]");
@@ -139,9 +149,10 @@ std::string u32(uint32_t value) {
   return bytes;
 }
 // A trie of 512 units with one entry, "a" -> the replacement at `place`, and the replacements.
-std::string table(uint32_t place, const std::string& replacements, uint32_t root = 256u << 10, uint32_t leaf_offset = 1) {
+std::string table(uint32_t place, const std::string& replacements, uint32_t root = 256u << 10,
+                  uint32_t leaf_offset = 1) {
   std::vector<uint32_t> units(512);
-  units[0] = root;                                 // children at 256 ^ byte
+  units[0] = root;                                      // children at 256 ^ byte
   units[256 ^ 'a'] = 'a' | 1 << 8 | leaf_offset << 10;  // with a leaf
   units[(256 ^ 'a') ^ leaf_offset] = 1u << 31 | place;
   std::string bytes = u32(4 * 512);
@@ -180,7 +191,8 @@ TEST(Precompiled, RefusesDamagedTables) {
   EXPECT_EQ(table_message(table(0, "x" + zero)), "nothing was thrown");
   EXPECT_EQ(table_message("abc"), "t: a table of 3 bytes is cut short");
   EXPECT_EQ(table_message(u32(8) + u32(0)), "t: the table says that 8 bytes are its trie, of 4");
-  EXPECT_EQ(table_message(table(9, "x" + zero)), "t: the replacement at byte 9 of 2 has no end within 256 bytes");
+  EXPECT_EQ(table_message(table(9, "x" + zero)),
+            "t: the replacement at byte 9 of 2 has no end within 256 bytes");
   EXPECT_EQ(table_message(table(0, "x")), "t: the replacement at byte 0 of 1 has no end within 256 bytes");
   EXPECT_EQ(table_message(table(0, "\xFF" + zero)), "t: the replacement at byte 0 is not UTF-8");
   EXPECT_EQ(table_message(table(0, std::string(300, 'x') + zero)),
@@ -188,7 +200,8 @@ TEST(Precompiled, RefusesDamagedTables) {
   EXPECT_EQ(table_message(table(0, "x" + zero, 600u << 10)), "t: the trie points to unit 600 of 512");
   // The child's children are the root's.
   EXPECT_EQ(table_message(table(0, "x" + zero, 256u << 10, 'a')), "t: the trie goes in a circle at unit 256");
-  EXPECT_EQ(table_message(std::string((4 << 20) + 1, 'x')), "t: a table of 4194305 bytes; at most 4194304 are supported");
+  EXPECT_EQ(table_message(std::string((4 << 20) + 1, 'x')),
+            "t: a table of 4194305 bytes; at most 4194304 are supported");
 }
 
 TEST(Precompiled, SurvivesRandomDamage) {
@@ -197,7 +210,8 @@ TEST(Precompiled, SurvivesRandomDamage) {
   int read = 0;
   for (int round = 0; round < 3000; ++round) {
     std::string bytes = good;
-    for (size_t n = 1 + random() % 40; n > 0; --n) bytes[random() % bytes.size()] = static_cast<char>(random());
+    for (size_t n = 1 + random() % 40; n > 0; --n)
+      bytes[random() % bytes.size()] = static_cast<char>(random());
     try {
       normalized(bytes, "ba\xCC\x81 na" + std::string(1, static_cast<char>(random() % 128)));
       ++read;
@@ -208,10 +222,12 @@ TEST(Precompiled, SurvivesRandomDamage) {
 }
 
 TEST(Precompiled, Base64GoesBothWays) {
-  for (const std::string& bytes : {std::string(), std::string("a"), std::string("ab"), std::string("abc"), std::string("\0\xFF\x80~", 4)})
+  for (const std::string& bytes : {std::string(), std::string("a"), std::string("ab"), std::string("abc"),
+                                   std::string("\0\xFF\x80~", 4)})
     EXPECT_EQ(decode_base64(encode_base64(bytes), "t"), bytes);
   EXPECT_EQ(encode_base64("abcd"), "YWJjZA==");
-  for (const char* bad : {"YWJ", "YW=j", "Y===", "YW j", "YWJj=WJj"}) EXPECT_THROW(decode_base64(bad, "t"), FileError) << bad;
+  for (const char* bad : {"YWJ", "YW=j", "Y===", "YW j", "YWJj=WJj"})
+    EXPECT_THROW(decode_base64(bad, "t"), FileError) << bad;
 }
 
 // --- SentencePiece models ---
@@ -225,15 +241,16 @@ SentencePieceFile file_of(std::vector<SentencePieceFile::Piece> pieces) {
 }
 using Type = SentencePieceFile::Type;
 const std::vector<SentencePieceFile::Piece> kPieces = {
-    {"<unk>", 0, Type::kUnknown}, {"<s>", 0, Type::kControl}, {"</s>", 0, Type::kControl}, {"▁", -3, Type::kNormal},
-    {"▁a", -2, Type::kNormal},    {"b", -2, Type::kNormal},   {"3,", -1, Type::kNormal},   {"3", -4, Type::kNormal},
-    {",", -4, Type::kNormal}};
+    {"<unk>", 0, Type::kUnknown}, {"<s>", 0, Type::kControl}, {"</s>", 0, Type::kControl},
+    {"▁", -3, Type::kNormal},     {"▁a", -2, Type::kNormal},  {"b", -2, Type::kNormal},
+    {"3,", -1, Type::kNormal},    {"3", -4, Type::kNormal},   {",", -4, Type::kNormal}};
 
 TEST(UnigramTokenizer, HasTheFormOfItsFamily) {
   const Tokenizer plain = unigram_tokenizer(file_of(kPieces), {.add_bos = true}, "m");
   EXPECT_EQ(plain.encode("a  b"), (Ids{1, 4, 3, 5}));
   EXPECT_EQ(plain.encode_pair("a", "a").ids, (Ids{1, 4, 1, 4}));
-  const Tokenizer t5 = unigram_tokenizer(file_of(kPieces), {.family = UnigramFamily::kT5, .extra_ids = 3}, "m");
+  const Tokenizer t5 =
+      unigram_tokenizer(file_of(kPieces), {.family = UnigramFamily::kT5, .extra_ids = 3}, "m");
   EXPECT_EQ(t5.encode("a <extra_id_0>"), (Ids{4, 11, 2}));
   EXPECT_EQ(t5.encode_pair("a", "a").ids, (Ids{4, 2, 4, 2}));
   const Tokenizer xlmr = unigram_tokenizer(file_of(kPieces), {.family = UnigramFamily::kXlmRoberta}, "m");
@@ -245,7 +262,8 @@ TEST(UnigramTokenizer, HasTheFormOfItsFamily) {
   pieces.push_back({"[CLS]", 0, Type::kControl});
   pieces.push_back({"[SEP]", 0, Type::kControl});
   const Tokenizer albert = unigram_tokenizer(file_of(pieces), {.family = UnigramFamily::kAlbert}, "m");
-  EXPECT_EQ(albert.encode("\xC3\x84 3,"), (Ids{9, 4, 3, 7, 8, 10})) << "lower case, no accent, a comma by itself";
+  EXPECT_EQ(albert.encode("\xC3\x84 3,"), (Ids{9, 4, 3, 7, 8, 10}))
+      << "lower case, no accent, a comma by itself";
   EXPECT_EQ(albert.encode_pair("a", "a").type_ids, (Ids{0, 0, 0, 1, 1}));
   EXPECT_EQ(plain.encode("3,"), (Ids{1, 3, 6}));
 }
@@ -267,13 +285,15 @@ TEST(UnigramTokenizer, RefusesWhatItCannotFollow) {
             "m: piece 0 is not \"<unk>\", as in XLM-RoBERTa's models");
   SentencePieceFile file = file_of(kPieces);
   file.precompiled_charsmap = "xyz";
-  EXPECT_EQ(message(file, {}), "m: normalizer.normalizers[0].precompiled_charsmap: a table of 3 bytes is cut short");
+  EXPECT_EQ(message(file, {}),
+            "m: normalizer.normalizers[0].precompiled_charsmap: a table of 3 bytes is cut short");
   file = file_of(kPieces);
   file.treat_whitespace_as_suffix = true;
   EXPECT_EQ(message(file, {}), "m: treat_whitespace_as_suffix is not supported");
   file = file_of(kPieces);
   file.bos_id = -1;
-  EXPECT_EQ(message(file, {.add_bos = true}), "m: the configuration wants a bos token, but the model has none");
+  EXPECT_EQ(message(file, {.add_bos = true}),
+            "m: the configuration wants a bos token, but the model has none");
   file.kind = SentencePieceFile::Kind::kBpe;
   EXPECT_EQ(message(file, {}), "m: is a SentencePiece model of another type than Unigram");
 }

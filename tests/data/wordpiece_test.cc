@@ -1,9 +1,8 @@
-#include "data/wordpiece_model.h"
-
 #include <gtest/gtest.h>
 
 #include "base/files.h"
 #include "data/tokenizer_files.h"
+#include "data/wordpiece_model.h"
 #include "tests/test_data.h"
 
 namespace trireme {
@@ -14,7 +13,8 @@ using Ranges = std::vector<ByteRange>;
 
 // Ids by line: 0 [PAD], 1 [UNK], 2 [CLS], 3 [SEP], 4 [MASK], 5 ...
 const std::string kVocab =
-    "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nun\n##aff\n##able\nhello\nh\n##e\n##llo\n,\n!\ncafe\n中\n文\n\xD0\xB9\n";
+    "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nun\n##aff\n##able\nhello\nh\n##e\n##llo\n,\n!"
+    "\ncafe\n中\n文\n\xD0\xB9\n";
 
 Tokenizer load(const std::string& vocab, const std::string& config = "") {
   const testing::TempDir folder;
@@ -59,7 +59,8 @@ TEST(WordPiece, WordsOfMoreThanAHundredCharactersAreUnknown) {
 TEST(WordPiece, NormalizesAsTheConfigurationSays) {
   EXPECT_EQ(load(kVocab).encode("HELLO Cafe\xCC\x81 Café \x01中文"), (Ids{2, 8, 14, 14, 15, 16, 3}));
   EXPECT_EQ(load(kVocab, R"({"do_lower_case":false})").encode("HELLO hello Café"), (Ids{2, 1, 8, 1, 3}));
-  EXPECT_EQ(load(kVocab, R"({"do_lower_case":true,"strip_accents":false})").encode("CAFE café"), (Ids{2, 14, 1, 3}));
+  EXPECT_EQ(load(kVocab, R"({"do_lower_case":true,"strip_accents":false})").encode("CAFE café"),
+            (Ids{2, 14, 1, 3}));
   EXPECT_EQ(load(kVocab, R"({"do_lower_case":false,"strip_accents":true})").encode("café"), (Ids{2, 14, 3}));
   EXPECT_EQ(load(kVocab, R"({"tokenize_chinese_chars":false})").encode("中文 中"), (Ids{2, 1, 15, 3}));
   EXPECT_EQ(load(kVocab + "Hello\n").encode("Hello hello"), (Ids{2, 18, 8, 3}))
@@ -68,10 +69,14 @@ TEST(WordPiece, NormalizesAsTheConfigurationSays) {
 
 TEST(WordPiece, GivesThePlaceOfEachTokenInTheText) {
   const Tokenizer bert = load(kVocab);
-  const std::string text = "Un\x01" "AFFable, Cafe\xCC\x81 中文[MASK]";
+  const std::string text =
+      "Un\x01"
+      "AFFable, Cafe\xCC\x81 中文[MASK]";
   const Encoding e = bert.encode_with_offsets(text);
   EXPECT_EQ(e.ids, (Ids{2, 5, 6, 7, 12, 14, 15, 16, 4, 3}));
-  EXPECT_EQ(e.ranges, (Ranges{{0, 0}, {0, 2}, {3, 6}, {6, 10}, {10, 11}, {12, 16}, {19, 22}, {22, 25}, {25, 31}, {0, 0}}));
+  EXPECT_EQ(
+      e.ranges,
+      (Ranges{{0, 0}, {0, 2}, {3, 6}, {6, 10}, {10, 11}, {12, 16}, {19, 22}, {22, 25}, {25, 31}, {0, 0}}));
   EXPECT_EQ(e.words, (Ids{-1, 0, 0, 0, 1, 2, 3, 4, 5, -1}));
   EXPECT_EQ(e.sequences, (Ids{-1, 0, 0, 0, 0, 0, 0, 0, 0, -1}));
   EXPECT_EQ(e.type_ids, Ids(10, 0));
@@ -108,7 +113,8 @@ TEST(WordPiece, EncodesWordsWithTheirNumbers) {
 TEST(WordPiece, PutsTheTemplateAroundPartsOfTexts) {
   const Tokenizer bert = load(kVocab);
   const EncodeOptions bare{.add_special_tokens = false};
-  const Encoding question = bert.encode_with_offsets("hello", bare), context = bert.encode_with_offsets("he, he!", bare);
+  const Encoding question = bert.encode_with_offsets("hello", bare),
+                 context = bert.encode_with_offsets("he, he!", bare);
   EXPECT_EQ(bert.num_template_tokens(false), 2u);
   EXPECT_EQ(bert.num_template_tokens(true), 3u);
   EXPECT_EQ(bert.with_template(question, context), bert.encode_pair_with_offsets("hello", "he, he!"));
@@ -144,7 +150,8 @@ TEST(WordPiece, NamesWhatIsWrongWithAVocabulary) {
   EXPECT_EQ(message("[UNK]\na\na\n"), "vocab.txt: token \"a\" has both ids 1 and 2");
   EXPECT_EQ(message("[UNK]\n\xFF\n"), "vocab.txt: line 2 is not UTF-8");
   EXPECT_EQ(message("a\nb\n"), "vocab.txt: unk_token \"[UNK]\" is not in the vocabulary");
-  EXPECT_EQ(message("[UNK]\n[CLS]\n"), "vocab.txt: holds no \"[SEP]\", which BERT's tokenizers put around a text");
+  EXPECT_EQ(message("[UNK]\n[CLS]\n"),
+            "vocab.txt: holds no \"[SEP]\", which BERT's tokenizers put around a text");
   EXPECT_EQ(message("[UNK]\n" + std::string(1025, 'a') + "\n"),
             "vocab.txt: the token of id 1 has 1025 bytes; at most 1024 are supported");
 }
@@ -164,7 +171,8 @@ TEST(Truncation, TakesFromTheLongerTextFirst) {
     FAIL() << "nothing was thrown";
   } catch (const Error& error) {
     EXPECT_STREQ(error.what(),
-                 "two texts of 9 and 5 tokens must be cut to 9 by shortening the second alone, which has too few; allow "
+                 "two texts of 9 and 5 tokens must be cut to 9 by shortening the second alone, which has too "
+                 "few; allow "
                  "more tokens or cut both");
   }
 }
