@@ -4,8 +4,8 @@
 
 namespace trireme {
 
-void BatchBuilder::add_segment(const std::vector<int32_t>& ids, const std::vector<int32_t>& types, int64_t sample,
-                               int64_t place) {
+void BatchBuilder::add_segment(const std::vector<int32_t>& ids, const std::vector<int32_t>& types,
+                               int64_t sample, int64_t place) {
   TRIREME_ASSERT(types.empty() || types.size() == ids.size());
   ids_.insert(ids_.end(), ids.begin(), ids.end());
   types_.insert(types_.end(), types.begin(), types.end());

@@ -1,5 +1,5 @@
-// A vector for each text, trained so that the two texts of a pair are nearer to each other than to all others of their
-// micro-batch (Henderson et al. 2017, arXiv:1705.00652; Reimers & Gurevych 2019, arXiv:1908.10084).
+// A vector for each text, trained so that the two texts of a pair are nearer to each other than to all others
+// of their micro-batch (Henderson et al. 2017, arXiv:1705.00652; Reimers & Gurevych 2019, arXiv:1908.10084).
 #include "tasks/embeddings.h"
 
 #include <algorithm>
@@ -36,8 +36,9 @@ class Embeddings final : public Task {
   HeadKind head_kind() const override { return HeadKind::kEmbedding; }
   std::unique_ptr<TaskData> read(const std::vector<std::string>& paths, const TaskOptions& options,
                                  const Tokenizer& tokenizer, bool labelled) const override {
-    return samples_of(read_text_records(paths, options, false, labelled ? PairColumn::kRequired : PairColumn::kOptional),
-                      options, tokenizer);
+    return samples_of(
+        read_text_records(paths, options, false, labelled ? PairColumn::kRequired : PairColumn::kOptional),
+        options, tokenizer);
   }
   std::unique_ptr<TaskData> read_lines(const std::vector<std::string>& lines, const TaskOptions& options,
                                        const Tokenizer& tokenizer) const override {
@@ -67,28 +68,34 @@ class Embeddings final : public Task {
       const int64_t width = outputs[i].columns;
       const double own = cosine(outputs[i].row(0), outputs[i].row(1), width);
       int64_t rank = 1;
-      for (int64_t j = 0; j < n; ++j) rank += j != i && cosine(outputs[i].row(0), outputs[j].row(1), width) > own;
+      for (int64_t j = 0; j < n; ++j)
+        rank += j != i && cosine(outputs[i].row(0), outputs[j].row(1), width) > own;
       reciprocal += 1.0 / static_cast<double>(rank);
       at_1 += rank <= 1;
       at_10 += rank <= 10;
     }
     const double pairs = static_cast<double>(n);
     TaskScores s;
-    s.metrics = {{"mean_reciprocal_rank", reciprocal / pairs}, {"accuracy_at_1", at_1 / pairs}, {"accuracy_at_10", at_10 / pairs}};
+    s.metrics = {{"mean_reciprocal_rank", reciprocal / pairs},
+                 {"accuracy_at_1", at_1 / pairs},
+                 {"accuracy_at_10", at_10 / pairs}};
     s.report = text("the second text of each of ", n, " pairs, found among all of them by its cosine\n");
     for (const auto& [name, value] : s.metrics) s.report += text("  ", name, " ", value, "\n");
     return s;
   }
 
-  void write_predictions(const TaskData& data, const HeadSpec&, const TaskOptions&, const std::vector<TaskOutput>& outputs,
-                         const std::string& form, std::ostream& out) const override {
+  void write_predictions(const TaskData& data, const HeadSpec&, const TaskOptions&,
+                         const std::vector<TaskOutput>& outputs, const std::string& form,
+                         std::ostream& out) const override {
     check<ConfigError>(form == "json" || form == "tsv", "--format=", form, "; embeddings has json and tsv");
     char number[32];
     for (size_t i = 0; i < outputs.size(); ++i) {
       const TextRecord& r = texts_of(data).records[static_cast<size_t>(data.samples[i].record)];
       for (int64_t row = 0; row < outputs[i].rows(); ++row) {
         const bool json = form == "json";
-        if (json) out << "{\"text\":" << boost::json::serialize(boost::json::string(row == 0 ? r.text : r.pair)) << ",\"embedding\":[";
+        if (json)
+          out << "{\"text\":" << boost::json::serialize(boost::json::string(row == 0 ? r.text : r.pair))
+              << ",\"embedding\":[";
         for (int64_t c = 0; c < outputs[i].columns; ++c) {
           std::snprintf(number, sizeof number, "%.7g", outputs[i].row(row)[c]);
           out << (c ? (json ? "," : "\t") : "") << number;
@@ -99,7 +106,8 @@ class Embeddings final : public Task {
   }
 
  private:
-  static std::unique_ptr<TaskData> samples_of(TextRecords read, const TaskOptions& options, const Tokenizer& tokenizer) {
+  static std::unique_ptr<TaskData> samples_of(TextRecords read, const TaskOptions& options,
+                                              const Tokenizer& tokenizer) {
     auto data = std::make_unique<Texts>();
     data->notes = std::move(read.notes);
     data->pairs = read.pairs;
@@ -112,7 +120,9 @@ class Embeddings final : public Task {
         s.segments.push_back(text_segment(tokenizer, read.records[i].pair, nullptr, options.max_length, cut));
       data->samples.push_back(std::move(s));
     }
-    if (cut) data->notes.push_back(cut_note(cut, static_cast<int64_t>(read.records.size()) * (read.pairs ? 2 : 1), options.max_length));
+    if (cut)
+      data->notes.push_back(cut_note(cut, static_cast<int64_t>(read.records.size()) * (read.pairs ? 2 : 1),
+                                     options.max_length));
     data->records = std::move(read.records);
     return data;
   }

@@ -11,12 +11,14 @@
 namespace trireme {
 namespace {
 
-// Places of a sample's rows, so that two segments of one sample, and two passes of it, have dropouts of their own.
+// Places of a sample's rows, so that two segments of one sample, and two passes of it, have dropouts of their
+// own.
 constexpr int64_t kPlacesOfPass = int64_t{1} << 19, kPlacesOfSegment = int64_t{1} << 18;
 
 }  // namespace
 
-ExampleBatches::ExampleBatches(const TaskData& data, const ExampleBatchOptions& options) : data_(data), options_(options) {
+ExampleBatches::ExampleBatches(const TaskData& data, const ExampleBatchOptions& options)
+    : data_(data), options_(options) {
   TRIREME_ASSERT(!data.samples.empty());
 }
 
@@ -51,10 +53,12 @@ TokenBatch ExampleBatches::batch(const std::vector<int64_t>& numbers, size_t cou
       if (options_.head == HeadKind::kEmbedding) {
         // The first of a pair is to find the second.
         for (size_t i = 0; i < s.segments.size(); ++i)
-          labels.push_back(counts && i == 0 && s.segments.size() == 2 ? static_cast<int32_t>(first + 1) : kIgnoreLabel);
+          labels.push_back(counts && i == 0 && s.segments.size() == 2 ? static_cast<int32_t>(first + 1)
+                                                                      : kIgnoreLabel);
       } else if (by_value) {
         if (counts) values.insert(values.end(), s.values.begin(), s.values.end());
-        values.resize(static_cast<size_t>(builder.segments() * options_.outputs), std::numeric_limits<float>::quiet_NaN());
+        values.resize(static_cast<size_t>(builder.segments() * options_.outputs),
+                      std::numeric_limits<float>::quiet_NaN());
       } else {
         if (counts) labels.insert(labels.end(), s.labels.begin(), s.labels.end());
         labels.resize(by_token ? builder.tokens() : builder.segments() * per_segment, kIgnoreLabel);
@@ -70,8 +74,8 @@ TokenBatch ExampleBatches::batch(const std::vector<int64_t>& numbers, size_t cou
   } else {
     labels.resize(by_token ? builder.tokens() : segments * per_segment,
                   options_.head == HeadKind::kEmbedding ? kNoText : kIgnoreLabel);
-    b.labels = tensor_of<int32_t>(labels, per_segment == 2 ? Shape{segments, 2}
-                                                           : Shape{static_cast<int64_t>(labels.size())});
+    b.labels = tensor_of<int32_t>(
+        labels, per_segment == 2 ? Shape{segments, 2} : Shape{static_cast<int64_t>(labels.size())});
   }
   return b;
 }

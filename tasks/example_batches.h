@@ -11,8 +11,8 @@ namespace trireme {
 struct ExampleBatchOptions {
   HeadKind head = HeadKind::kSequenceClassification;
   ProblemType problem = ProblemType::kSingleLabel;
-  int64_t outputs = 1;       // of the head, for multi-label and regression
-  bool shuffle = true;       // a new order each epoch
+  int64_t outputs = 1;  // of the head, for multi-label and regression
+  bool shuffle = true;  // a new order each epoch
   uint64_t seed = 0;
   bool twice = false;        // each sample two times, each with a dropout of its own (LossOptions::r_drop)
   int64_t row_multiple = 1;  // rows of a batch: the tensor ranks under sequence parallelism

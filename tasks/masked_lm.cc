@@ -17,12 +17,13 @@ std::vector<double> weights_of(const std::vector<MaskedLmBatches::File>& files) 
   return weights;
 }
 
-// Whether a token is the beginning of a word, by the spelling of the tokenizer's kind: WordPiece marks what goes on in a word,
-// byte-level BPE and SentencePiece what begins one.
+// Whether a token is the beginning of a word, by the spelling of the tokenizer's kind: WordPiece marks what
+// goes on in a word, byte-level BPE and SentencePiece what begins one.
 std::vector<char> word_beginnings(const Tokenizer& tokenizer) {
   bool continues = false;
   for (int32_t id = 0; id < tokenizer.vocab_size() && !continues; ++id)
-    if (const auto token = tokenizer.id_to_token(id)) continues = token->size() > 2 && token->starts_with("##");
+    if (const auto token = tokenizer.id_to_token(id))
+      continues = token->size() > 2 && token->starts_with("##");
   std::vector<char> begins(static_cast<size_t>(tokenizer.vocab_size()), 1);
   for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
     const auto token = tokenizer.id_to_token(id);
@@ -60,10 +61,12 @@ struct MaskedLmBatches::Masked {
   int32_t random_next = 0;
 };
 
-MaskedLmBatches::MaskedLmBatches(const std::vector<File>& files, const Tokenizer& tokenizer, const Options& options)
+MaskedLmBatches::MaskedLmBatches(const std::vector<File>& files, const Tokenizer& tokenizer,
+                                 const Options& options)
     : weights_(weights_of(files)), options_(options), blend_(weights_of(files), options.seed) {
   const SpecialIds& special = tokenizer.special();
-  for (const auto& [role, id] : {std::pair("cls", special.cls), std::pair("sep", special.sep), std::pair("mask", special.mask)})
+  for (const auto& [role, id] :
+       {std::pair("cls", special.cls), std::pair("sep", special.sep), std::pair("mask", special.mask)})
     check<ConfigError>(id.has_value(), "tokenizer.path: the tokenizer has no ", role,
                        " token, which masked language modelling needs; use one of a BERT-like model");
   cls_ = *special.cls;
@@ -71,7 +74,8 @@ MaskedLmBatches::MaskedLmBatches(const std::vector<File>& files, const Tokenizer
   mask_ = *special.mask;
   begins_word_ = word_beginnings(tokenizer);
   special_.resize(begins_word_.size());
-  for (size_t id = 0; id < special_.size(); ++id) special_[id] = tokenizer.is_special(static_cast<int64_t>(id));
+  for (size_t id = 0; id < special_.size(); ++id)
+    special_[id] = tokenizer.is_special(static_cast<int64_t>(id));
   const int64_t body = options.sequence_length - (options.objective.next_sentence ? 3 : 2);
   check<ConfigError>(body >= 2, "data.sequence_length=", options.sequence_length,
                      " leaves no room between the special tokens; use at least 8");
@@ -81,8 +85,9 @@ MaskedLmBatches::MaskedLmBatches(const std::vector<File>& files, const Tokenizer
     check<ConfigError>(file.vocabulary() == files_[0].vocabulary(), f.path.string(), ": has a vocabulary of ",
                        file.vocabulary(), ", ", files_[0].path().string(), " one of ", files_[0].vocabulary(),
                        "; prepare both with one tokenizer");
-    check<ConfigError>(file.vocabulary() <= tokenizer.vocab_size(), f.path.string(), ": was prepared with a vocabulary of ",
-                       file.vocabulary(), ", tokenizer.path has one of ", tokenizer.vocab_size());
+    check<ConfigError>(file.vocabulary() <= tokenizer.vocab_size(), f.path.string(),
+                       ": was prepared with a vocabulary of ", file.vocabulary(),
+                       ", tokenizer.path has one of ", tokenizer.vocab_size());
     std::vector<Piece> pieces;
     int32_t document = 0;
     for (int64_t begin = 0; begin < file.num_tokens(); ++document) {
@@ -154,10 +159,12 @@ void MaskedLmBatches::choose(const std::vector<int32_t>& ids, Draws& draws, Mask
   std::vector<std::pair<int64_t, int64_t>> words;  // [begin, end)
   for (int64_t i = 0; i < n; ++i) {
     if (!maskable(i)) continue;
-    const bool starts = words.empty() || words.back().second != i || options_.objective.masking == Masking::kToken ||
-                        begins_word_[ids[i]];
-    if (starts) words.emplace_back(i, i + 1);
-    else words.back().second = i + 1;
+    const bool starts = words.empty() || words.back().second != i ||
+                        options_.objective.masking == Masking::kToken || begins_word_[ids[i]];
+    if (starts)
+      words.emplace_back(i, i + 1);
+    else
+      words.back().second = i + 1;
   }
   if (words.empty()) return;
   const int64_t count = static_cast<int64_t>(words.size());
@@ -170,7 +177,8 @@ void MaskedLmBatches::choose(const std::vector<int32_t>& ids, Draws& draws, Mask
     if (chosen.empty()) chosen.push_back(words[draws.below(count)]);
   } else {
     // Until so many tokens are chosen; the last word may go past it.
-    const int64_t wanted = std::max<int64_t>(1, static_cast<int64_t>(options_.objective.probability * static_cast<double>(tokens) + 0.5));
+    const int64_t wanted = std::max<int64_t>(
+        1, static_cast<int64_t>(options_.objective.probability * static_cast<double>(tokens) + 0.5));
     const bool spans = options_.objective.masking == Masking::kSpan;
     std::vector<char> taken(words.size(), 0);
     int64_t have = 0;
@@ -179,12 +187,15 @@ void MaskedLmBatches::choose(const std::vector<int32_t>& ids, Draws& draws, Mask
       while (spans && length < 10 && draws.uniform() >= 0.2f) ++length;
       const int64_t first = draws.below(count);
       if (first + length > count) continue;
-      if (std::any_of(taken.begin() + first, taken.begin() + first + length, [](char t) { return t != 0; })) continue;
+      if (std::any_of(taken.begin() + first, taken.begin() + first + length, [](char t) { return t != 0; }))
+        continue;
       for (int64_t w = first; w < first + length && have < wanted; ++w) {
         taken[w] = 1;
         have += words[w].second - words[w].first;
-        if (spans && w > first && chosen.back().second == words[w].first) chosen.back().second = words[w].second;
-        else chosen.push_back(words[w]);
+        if (spans && w > first && chosen.back().second == words[w].first)
+          chosen.back().second = words[w].second;
+        else
+          chosen.push_back(words[w]);
       }
     }
   }
@@ -194,8 +205,10 @@ void MaskedLmBatches::choose(const std::vector<int32_t>& ids, Draws& draws, Mask
     for (int64_t i = begin; i < end; ++i) {
       if (i > begin && options_.objective.masking != Masking::kSpan) fate = draws.uniform();
       sample.labels[i] = ids[i];
-      if (fate < 0.8f) sample.ids[i] = mask_;
-      else if (fate < 0.9f) sample.ids[i] = static_cast<int32_t>(draws.below(vocabulary()));
+      if (fate < 0.8f)
+        sample.ids[i] = mask_;
+      else if (fate < 0.9f)
+        sample.ids[i] = static_cast<int32_t>(draws.below(vocabulary()));
     }
   }
 }
@@ -222,8 +235,9 @@ TokenBatch MaskedLmBatches::batch(const std::vector<int64_t>& numbers, size_t co
 }
 
 uint64_t MaskedLmBatches::identity() const {
-  std::string words = text(options_.sequence_length, ' ', options_.shuffle, ' ', options_.objective.probability, ' ',
-                           static_cast<int>(options_.objective.masking), ' ', options_.objective.next_sentence);
+  std::string words =
+      text(options_.sequence_length, ' ', options_.shuffle, ' ', options_.objective.probability, ' ',
+           static_cast<int>(options_.objective.masking), ' ', options_.objective.next_sentence);
   for (size_t i = 0; i < files_.size(); ++i) words += text(' ', files_[i].content_hash(), '*', weights_[i]);
   return hash_bytes(std::as_bytes(std::span(words.data(), words.size()))).low;
 }

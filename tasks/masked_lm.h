@@ -1,5 +1,5 @@
-// Masked language modelling from prepared token files (Devlin et al. 2018, arXiv:1810.04805), with masks drawn anew each
-// epoch (Liu et al. 2019, arXiv:1907.11692).
+// Masked language modelling from prepared token files (Devlin et al. 2018, arXiv:1810.04805), with masks
+// drawn anew each epoch (Liu et al. 2019, arXiv:1907.11692).
 #pragma once
 
 #include <filesystem>
@@ -15,13 +15,16 @@ namespace trireme {
 enum class Masking : uint8_t {
   kToken,      // each token by itself
   kWholeWord,  // all tokens of a word, or none
-  kSpan,       // runs of words, their lengths geometric with p = 0.2, at most 10 (Joshi et al. 2019, arXiv:1907.10529)
+  kSpan,       // runs of words, their lengths geometric with p = 0.2, at most 10 (Joshi et al. 2019,
+               // arXiv:1907.10529)
 };
 
 struct MaskedLmOptions {
-  double probability = 0.15;  // of a token to be predicted; of those 80 % become the mask, 10 % a random token, 10 % stay
+  double probability =
+      0.15;  // of a token to be predicted; of those 80 % become the mask, 10 % a random token, 10 % stay
   Masking masking = Masking::kToken;
-  bool next_sentence = false;  // two parts, the second of half of the samples from elsewhere, and a label for that
+  bool next_sentence =
+      false;  // two parts, the second of half of the samples from elsewhere, and a label for that
   bool operator==(const MaskedLmOptions&) const = default;
 };
 
@@ -38,9 +41,9 @@ class MaskedLmBatches final : public BatchSource {
     uint64_t seed = 0;
     int64_t row_multiple = 1;  // as ExampleBatchOptions has it
   };
-  // A document is cut into pieces of sequence_length less its special tokens; no sample holds two documents, but for
-  // next_sentence. Throws FileError; ConfigError for a tokenizer without cls, sep or mask token, and for files of different
-  // vocabularies.
+  // A document is cut into pieces of sequence_length less its special tokens; no sample holds two documents,
+  // but for next_sentence. Throws FileError; ConfigError for a tokenizer without cls, sep or mask token, and
+  // for files of different vocabularies.
   MaskedLmBatches(const std::vector<File>& files, const Tokenizer& tokenizer, const Options& options);
 
   int64_t samples_per_epoch() const override;

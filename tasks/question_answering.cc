@@ -33,7 +33,8 @@ struct Candidate {
 };
 struct Answered {
   std::vector<Candidate> best;  // by score; a question without windows has none
-  double null_score = std::numeric_limits<double>::infinity();  // of there being no answer: the least of all windows
+  double null_score =
+      std::numeric_limits<double>::infinity();  // of there being no answer: the least of all windows
 };
 
 // The `n` largest of column `column`, largest first; of equal ones the earlier.
@@ -85,7 +86,8 @@ class QuestionAnswering final : public Task {
         if (last < 0 && w.ranges[t].end >= end) last = static_cast<int32_t>(t);
       }
       const auto in_context = std::find(w.of_context.begin(), w.of_context.end(), 1) - w.of_context.begin();
-      const bool whole = first >= 0 && last >= first && w.ranges[static_cast<size_t>(in_context)].begin <= begin;
+      const bool whole =
+          first >= 0 && last >= first && w.ranges[static_cast<size_t>(in_context)].begin <= begin;
       if (whole) s.labels = {first, last};
     }
   }
@@ -115,8 +117,9 @@ class QuestionAnswering final : public Task {
     if (options.unanswerable) {
       scores.metrics.emplace_back("has_answer_f1", s.has_answer_f1 / 100);
       scores.metrics.emplace_back("no_answer_f1", s.no_answer_f1 / 100);
-      scores.report += text("with an answer: ", s.with_answer, ", exact match ", s.has_answer_exact, " %, F1 ", s.has_answer_f1,
-                            " %\nwithout: ", s.without_answer, ", F1 ", s.no_answer_f1, " %\n");
+      scores.report +=
+          text("with an answer: ", s.with_answer, ", exact match ", s.has_answer_exact, " %, F1 ",
+               s.has_answer_f1, " %\nwithout: ", s.without_answer, ", F1 ", s.no_answer_f1, " %\n");
     }
     scores.files = {{"predictions.json", boost::json::serialize(predictions) + "\n"}};
     return scores;
@@ -125,7 +128,8 @@ class QuestionAnswering final : public Task {
   void write_predictions(const TaskData& data, const HeadSpec&, const TaskOptions& options,
                          const std::vector<TaskOutput>& outputs, const std::string& form,
                          std::ostream& out) const override {
-    check<ConfigError>(form == "json" || form == "squad", "--format=", form, "; question_answering has json and squad");
+    check<ConfigError>(form == "json" || form == "squad", "--format=", form,
+                       "; question_answering has json and squad");
     const std::vector<Answered> answered = answers(data, options, outputs);
     boost::json::object together;
     for (size_t i = 0; i < answered.size(); ++i) {
@@ -138,7 +142,8 @@ class QuestionAnswering final : public Task {
       boost::json::object line = {{"id", r.id}, {"question", r.question}, {"answer", answer}};
       boost::json::array& best = line["best"].emplace_array();
       for (const Candidate& c : answered[i].best) {
-        boost::json::object candidate = {{"answer", c.answer}, {"score", c.score}, {"probability", c.probability}};
+        boost::json::object candidate = {
+            {"answer", c.answer}, {"score", c.score}, {"probability", c.probability}};
         if (!c.answer.empty()) {
           candidate["begin"] = c.range.begin;
           candidate["end"] = c.range.end;
@@ -151,7 +156,8 @@ class QuestionAnswering final : public Task {
   }
 
  private:
-  static std::unique_ptr<TaskData> samples_of(QuestionRecords read, const TaskOptions& options, const Tokenizer& tokenizer) {
+  static std::unique_ptr<TaskData> samples_of(QuestionRecords read, const TaskOptions& options,
+                                              const Tokenizer& tokenizer) {
     auto data = std::make_unique<Questions>();
     data->notes = std::move(read.notes);
     const EncodeOptions bare{.add_special_tokens = false, .special_in_text = false};
@@ -162,12 +168,14 @@ class QuestionAnswering final : public Task {
       question = question.part(0, std::min(question.size(), static_cast<size_t>(options.max_query_length)));
       const Encoding context = tokenizer.encode_with_offsets(r.context, bare);
       const int64_t room = options.max_length - special - static_cast<int64_t>(question.size());
-      check<ConfigError>(room > options.stride || static_cast<int64_t>(context.size()) <= room, r.where, ": a question of ",
-                         question.size(), " tokens leaves windows of ", room, " tokens, which task.stride=", options.stride,
-                         " is to overlap; use a larger data.sequence_length, or a smaller task.stride or max_query_length");
-      const auto windows = static_cast<int64_t>(context.size()) <= room
-                               ? std::vector<TokenWindow>{{0, context.size()}}
-                               : token_windows(context.size(), static_cast<size_t>(room), static_cast<size_t>(options.stride));
+      check<ConfigError>(
+          room > options.stride || static_cast<int64_t>(context.size()) <= room, r.where, ": a question of ",
+          question.size(), " tokens leaves windows of ", room, " tokens, which task.stride=", options.stride,
+          " is to overlap; use a larger data.sequence_length, or a smaller task.stride or max_query_length");
+      const auto windows =
+          static_cast<int64_t>(context.size()) <= room
+              ? std::vector<TokenWindow>{{0, context.size()}}
+              : token_windows(context.size(), static_cast<size_t>(room), static_cast<size_t>(options.stride));
       for (const TokenWindow& w : windows) {
         Encoding e = tokenizer.with_template(question, context.part(w.begin, w.end));
         Window window;
@@ -188,7 +196,8 @@ class QuestionAnswering final : public Task {
   static std::vector<Answered> answers(const TaskData& data, const TaskOptions& options,
                                        const std::vector<TaskOutput>& outputs) {
     const Questions& questions = questions_of(data);
-    std::vector<Answered> all(outputs.empty() ? 0 : static_cast<size_t>(data.samples[outputs.size() - 1].record) + 1);
+    std::vector<Answered> all(
+        outputs.empty() ? 0 : static_cast<size_t>(data.samples[outputs.size() - 1].record) + 1);
     for (size_t i = 0; i < outputs.size(); ++i) {
       const TaskOutput& out = outputs[i];
       const size_t record = static_cast<size_t>(data.samples[i].record);
@@ -199,15 +208,19 @@ class QuestionAnswering final : public Task {
       const auto ends = largest(out, 1, options.best_answers);
       for (const int64_t begin : largest(out, 0, options.best_answers))
         for (const int64_t end : ends) {
-          if (!w.of_context[begin] || !w.of_context[end] || end < begin || end - begin + 1 > options.max_answer_length) continue;
+          if (!w.of_context[begin] || !w.of_context[end] || end < begin ||
+              end - begin + 1 > options.max_answer_length)
+            continue;
           const ByteRange range{w.ranges[begin].begin, w.ranges[end].end};
           if (range.end <= range.begin) continue;
           Candidate c{context.substr(range.begin, range.end - range.begin),
                       static_cast<double>(out.row(begin)[0]) + out.row(end)[1], 0, range};
           a.best.push_back(std::move(c));
         }
-      std::stable_sort(a.best.begin(), a.best.end(), [](const Candidate& x, const Candidate& y) { return x.score > y.score; });
-      if (a.best.size() > static_cast<size_t>(options.best_answers)) a.best.resize(static_cast<size_t>(options.best_answers));
+      std::stable_sort(a.best.begin(), a.best.end(),
+                       [](const Candidate& x, const Candidate& y) { return x.score > y.score; });
+      if (a.best.size() > static_cast<size_t>(options.best_answers))
+        a.best.resize(static_cast<size_t>(options.best_answers));
     }
     for (Answered& a : all) {
       if (options.unanswerable) a.best.push_back({"", a.null_score, 0, {}});

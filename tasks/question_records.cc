@@ -6,7 +6,8 @@
 
 namespace trireme {
 
-QuestionRecords read_question_records(const std::vector<std::string>& paths, const TaskOptions& options, bool labelled) {
+QuestionRecords read_question_records(const std::vector<std::string>& paths, const TaskOptions& options,
+                                      bool labelled) {
   QuestionRecords read;
   RecordSource source;
   source.format = record_format(paths, options, RecordFormat::kSquad);
@@ -25,7 +26,8 @@ QuestionRecords read_question_records(const std::vector<std::string>& paths, con
         r.answers.push_back({row.list(3)[i], begin});
       }
       if (r.answers.empty() && !options.unanswerable)
-        throw BadRow(text(row.where, ": the question \"", r.id, "\" has no answer; give task.unanswerable=true if some have none"));
+        throw BadRow(text(row.where, ": the question \"", r.id,
+                          "\" has no answer; give task.unanswerable=true if some have none"));
     }
     read.records.push_back(std::move(r));
   });
@@ -36,8 +38,10 @@ QuestionRecords question_records_of(const std::vector<std::string>& lines) {
   QuestionRecords read;
   for (size_t i = 0; i < lines.size(); ++i) {
     const size_t tab = lines[i].find('\t');
-    check<FileError>(tab != std::string::npos, "line ", i + 1, ": has no tab; give a question, a tab, and the text on each line");
-    read.records.push_back({text("line ", i + 1), lines[i].substr(0, tab), lines[i].substr(tab + 1), {}, text("line ", i + 1)});
+    check<FileError>(tab != std::string::npos, "line ", i + 1,
+                     ": has no tab; give a question, a tab, and the text on each line");
+    read.records.push_back(
+        {text("line ", i + 1), lines[i].substr(0, tab), lines[i].substr(tab + 1), {}, text("line ", i + 1)});
   }
   return read;
 }

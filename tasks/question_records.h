@@ -19,9 +19,10 @@ struct QuestionRecords {
   std::vector<std::string> notes;  // skipped rows
 };
 
-// SQuAD's JSON (versions 1.1 and 2). Throws FileError naming file, question and reason: an answer that does not stand where it
-// is said to, a question without one unless options.unanswerable.
-QuestionRecords read_question_records(const std::vector<std::string>& paths, const TaskOptions& options, bool labelled);
+// SQuAD's JSON (versions 1.1 and 2). Throws FileError naming file, question and reason: an answer that does
+// not stand where it is said to, a question without one unless options.unanswerable.
+QuestionRecords read_question_records(const std::vector<std::string>& paths, const TaskOptions& options,
+                                      bool labelled);
 // Each line a question, a tab, and the text.
 QuestionRecords question_records_of(const std::vector<std::string>& lines);
 

@@ -13,13 +13,15 @@ struct Named {
 constexpr Named kFormats[] = {{"tsv", RecordFormat::kTsv},     {"csv", RecordFormat::kCsv},
                               {"jsonl", RecordFormat::kJsonl}, {"conll", RecordFormat::kConll},
                               {"squad", RecordFormat::kSquad}, {"lines", RecordFormat::kLines}};
-constexpr Named kEnds[] = {{".tsv", RecordFormat::kTsv},     {".csv", RecordFormat::kCsv},   {".jsonl", RecordFormat::kJsonl},
-                           {".ndjson", RecordFormat::kJsonl}, {".conll", RecordFormat::kConll}, {".bio", RecordFormat::kConll},
+constexpr Named kEnds[] = {{".tsv", RecordFormat::kTsv},     {".csv", RecordFormat::kCsv},
+                           {".jsonl", RecordFormat::kJsonl}, {".ndjson", RecordFormat::kJsonl},
+                           {".conll", RecordFormat::kConll}, {".bio", RecordFormat::kConll},
                            {".iob", RecordFormat::kConll},   {".json", RecordFormat::kSquad}};
 
 }  // namespace
 
-RecordFormat record_format(const std::vector<std::string>& paths, const TaskOptions& options, RecordFormat otherwise) {
+RecordFormat record_format(const std::vector<std::string>& paths, const TaskOptions& options,
+                           RecordFormat otherwise) {
   for (const Named& f : kFormats)
     if (options.format == f.name) return f.format;
   const auto by_name = [&](const std::string& path) {
@@ -35,8 +37,8 @@ RecordFormat record_format(const std::vector<std::string>& paths, const TaskOpti
   return first;
 }
 
-std::vector<std::string> choose_columns(const std::vector<WantedColumn>& wanted, const std::vector<std::string>& present,
-                                        const std::string& file) {
+std::vector<std::string> choose_columns(const std::vector<WantedColumn>& wanted,
+                                        const std::vector<std::string>& present, const std::string& file) {
   std::vector<std::string> chosen;
   std::string names;
   for (const std::string& name : present) names += (names.empty() ? "" : ", ") + name;
@@ -44,8 +46,9 @@ std::vector<std::string> choose_columns(const std::vector<WantedColumn>& wanted,
     std::string name = w.given;
     for (const std::string& usual : w.usual)
       if (name.empty() && std::find(present.begin(), present.end(), usual) != present.end()) name = usual;
-    check<ConfigError>(!name.empty() || !w.required, file, ": which column is it? None has a usual name; its columns are ", names,
-                       "; give ", w.key);
+    check<ConfigError>(!name.empty() || !w.required, file,
+                       ": which column is it? None has a usual name; its columns are ", names, "; give ",
+                       w.key);
     chosen.push_back(name);
   }
   return chosen;
@@ -79,8 +82,8 @@ std::vector<std::string> for_each_record(RecordSource source, const std::functio
       if (reasons.size() < RecordReader::kMaxReasons) reasons.emplace_back(e.what());
     }
   }
-  check<FileError>(used > 0, first, ": has no row that can be used", reasons.empty() ? "" : "; the first: ",
-                   reasons.empty() ? "" : reasons[0]);
+  check<FileError>(used > 0, first, ": has no row that can be used",
+                   reasons.empty() ? "" : "; the first: ", reasons.empty() ? "" : reasons[0]);
   reasons.insert(reasons.begin(), reader->reasons().begin(), reader->reasons().end());
   skipped += reader->skipped();
   if (skipped == 0) return {};

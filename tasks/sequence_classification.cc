@@ -1,4 +1,6 @@
 // Classes, several labels or numbers for whole texts or pairs of texts.
+#include "tasks/sequence_classification.h"
+
 #include <algorithm>
 #include <boost/json.hpp>
 #include <cmath>
@@ -8,7 +10,6 @@
 #include "tasks/classification_report.h"
 #include "tasks/confusion_chart.h"
 #include "tasks/scores_correlation.h"
-#include "tasks/sequence_classification.h"
 #include "tasks/text_records.h"
 #include "tasks/text_samples.h"
 
@@ -19,12 +20,15 @@ struct Texts final : TaskData {
   std::vector<TextRecord> records;
   int64_t num_records() const override { return static_cast<int64_t>(records.size()); }
 };
-const std::vector<TextRecord>& records_of(const TaskData& data) { return static_cast<const Texts&>(data).records; }
+const std::vector<TextRecord>& records_of(const TaskData& data) {
+  return static_cast<const Texts&>(data).records;
+}
 
 std::vector<std::string> split(const std::string& field, const std::string& separator) {
   std::vector<std::string> parts;
   for (size_t begin = 0; begin <= field.size();) {
-    const size_t end = separator.empty() ? field.size() : std::min(field.find(separator, begin), field.size());
+    const size_t end =
+        separator.empty() ? field.size() : std::min(field.find(separator, begin), field.size());
     std::string part = field.substr(begin, end - begin);
     const size_t first = part.find_first_not_of(" \t"), last = part.find_last_not_of(" \t");
     if (first != std::string::npos) parts.push_back(part.substr(first, last - first + 1));
@@ -97,8 +101,8 @@ class SequenceClassification final : public Task {
       const TextRecord& r = records[static_cast<size_t>(s.record)];
       if (head.problem == ProblemType::kRegression) {
         const std::vector<double> numbers = numbers_of(r, options.label_separator);
-        check<ConfigError>(numbers.size() == head.labels.size(), r.where, ": has ", numbers.size(), " numbers, the model ",
-                           head.labels.size(), " outputs");
+        check<ConfigError>(numbers.size() == head.labels.size(), r.where, ": has ", numbers.size(),
+                           " numbers, the model ", head.labels.size(), " outputs");
         s.values.assign(numbers.begin(), numbers.end());
       } else if (head.problem == ProblemType::kMultiLabel) {
         s.values.assign(head.labels.size(), 0);
@@ -111,9 +115,12 @@ class SequenceClassification final : public Task {
 
   std::vector<std::string> metric_names(const TaskOptions& options) const override {
     switch (options.problem) {
-      case ProblemType::kRegression: return {"pearson", "spearman", "negative_mse"};
-      case ProblemType::kMultiLabel: return {"micro_f1", "macro_f1", "subset_accuracy"};
-      case ProblemType::kSingleLabel: break;
+      case ProblemType::kRegression:
+        return {"pearson", "spearman", "negative_mse"};
+      case ProblemType::kMultiLabel:
+        return {"micro_f1", "macro_f1", "subset_accuracy"};
+      case ProblemType::kSingleLabel:
+        break;
     }
     return {"accuracy", "macro_f1", "micro_f1", "matthews"};
   }
@@ -121,9 +128,12 @@ class SequenceClassification final : public Task {
   TaskScores score(const TaskData& data, const HeadSpec& head, const TaskOptions& options,
                    const std::vector<TaskOutput>& outputs) const override {
     switch (head.problem) {
-      case ProblemType::kRegression: return score_numbers(data, head, outputs);
-      case ProblemType::kMultiLabel: return score_multi_label(data, head, outputs);
-      case ProblemType::kSingleLabel: break;
+      case ProblemType::kRegression:
+        return score_numbers(data, head, outputs);
+      case ProblemType::kMultiLabel:
+        return score_multi_label(data, head, outputs);
+      case ProblemType::kSingleLabel:
+        break;
     }
     return score_classes(data, head, outputs);
   }
@@ -131,7 +141,8 @@ class SequenceClassification final : public Task {
   void write_predictions(const TaskData& data, const HeadSpec& head, const TaskOptions&,
                          const std::vector<TaskOutput>& outputs, const std::string& form,
                          std::ostream& out) const override {
-    check<ConfigError>(form == "json" || form == "tsv", "--format=", form, "; sequence_classification has json and tsv");
+    check<ConfigError>(form == "json" || form == "tsv", "--format=", form,
+                       "; sequence_classification has json and tsv");
     for (size_t i = 0; i < outputs.size(); ++i) {
       const TextRecord& r = records_of(data)[static_cast<size_t>(data.samples[i].record)];
       boost::json::object scores;
@@ -169,14 +180,17 @@ class SequenceClassification final : public Task {
       boost::json::object line = {{"text", r.text}};
       if (!r.pair.empty()) line["pair"] = r.pair;
       if (head.problem != ProblemType::kRegression || n == 1)
-        line[head.problem == ProblemType::kRegression ? "value" : head.problem == ProblemType::kMultiLabel ? "labels" : "label"] = answer;
+        line[head.problem == ProblemType::kRegression   ? "value"
+             : head.problem == ProblemType::kMultiLabel ? "labels"
+                                                        : "label"] = answer;
       if (head.problem != ProblemType::kRegression || n > 1) line["scores"] = scores;
       out << boost::json::serialize(line) << '\n';
     }
   }
 
  private:
-  static std::unique_ptr<TaskData> samples_of(TextRecords read, const TaskOptions& options, const Tokenizer& tokenizer) {
+  static std::unique_ptr<TaskData> samples_of(TextRecords read, const TaskOptions& options,
+                                              const Tokenizer& tokenizer) {
     auto data = std::make_unique<Texts>();
     data->notes = std::move(read.notes);
     int64_t cut = 0;
@@ -184,10 +198,12 @@ class SequenceClassification final : public Task {
       const TextRecord& r = read.records[i];
       TaskSample s;
       s.record = static_cast<int64_t>(i);
-      s.segments.push_back(text_segment(tokenizer, r.text, read.pairs ? &r.pair : nullptr, options.max_length, cut));
+      s.segments.push_back(
+          text_segment(tokenizer, r.text, read.pairs ? &r.pair : nullptr, options.max_length, cut));
       data->samples.push_back(std::move(s));
     }
-    if (cut) data->notes.push_back(cut_note(cut, static_cast<int64_t>(read.records.size()), options.max_length));
+    if (cut)
+      data->notes.push_back(cut_note(cut, static_cast<int64_t>(read.records.size()), options.max_length));
     data->records = std::move(read.records);
     return data;
   }
@@ -201,26 +217,34 @@ class SequenceClassification final : public Task {
     const auto found = std::find(head.labels.begin(), head.labels.end(), label);
     if (found == head.labels.end()) {
       std::string known;
-      for (size_t i = 0; i < std::min<size_t>(head.labels.size(), 12); ++i) known += (i ? ", " : "") + head.labels[i];
+      for (size_t i = 0; i < std::min<size_t>(head.labels.size(), 12); ++i)
+        known += (i ? ", " : "") + head.labels[i];
       throw ConfigError(text(where, ": the label \"", label, "\" is none of the model's: ", known,
-                             head.labels.size() > 12 ? ", ..." : "", "; correct it, or name all labels in task.labels"));
+                             head.labels.size() > 12 ? ", ..." : "",
+                             "; correct it, or name all labels in task.labels"));
     }
     return static_cast<int32_t>(found - head.labels.begin());
   }
 
-  static TaskScores score_classes(const TaskData& data, const HeadSpec& head, const std::vector<TaskOutput>& outputs) {
+  static TaskScores score_classes(const TaskData& data, const HeadSpec& head,
+                                  const std::vector<TaskOutput>& outputs) {
     ConfusionMatrix matrix(static_cast<int>(head.labels.size()));
     for (size_t i = 0; i < outputs.size(); ++i) {
       const float* row = outputs[i].row(0);
-      matrix.add(data.samples[i].labels.at(0), static_cast<int>(std::max_element(row, row + outputs[i].columns) - row));
+      matrix.add(data.samples[i].labels.at(0),
+                 static_cast<int>(std::max_element(row, row + outputs[i].columns) - row));
     }
     const ClassificationScores s = classification_scores(matrix);
-    return {{{"accuracy", s.accuracy}, {"macro_f1", s.macro.f1}, {"micro_f1", s.micro.f1}, {"matthews", s.matthews}},
+    return {{{"accuracy", s.accuracy},
+             {"macro_f1", s.macro.f1},
+             {"micro_f1", s.micro.f1},
+             {"matthews", s.matthews}},
             classification_report(matrix, head.labels) + "\n" + confusion_text(matrix, head.labels),
             report_files(matrix, head.labels)};
   }
 
-  static TaskScores score_multi_label(const TaskData& data, const HeadSpec& head, const std::vector<TaskOutput>& outputs) {
+  static TaskScores score_multi_label(const TaskData& data, const HeadSpec& head,
+                                      const std::vector<TaskOutput>& outputs) {
     std::vector<uint8_t> gold, predicted;
     for (size_t i = 0; i < outputs.size(); ++i)
       for (int64_t c = 0; c < outputs[i].columns; ++c) {
@@ -233,7 +257,8 @@ class SequenceClassification final : public Task {
             {{"report.json", boost::json::serialize(multi_label_report_json(s, head.labels)) + "\n"}}};
   }
 
-  static TaskScores score_numbers(const TaskData& data, const HeadSpec& head, const std::vector<TaskOutput>& outputs) {
+  static TaskScores score_numbers(const TaskData& data, const HeadSpec& head,
+                                  const std::vector<TaskOutput>& outputs) {
     // Over all outputs; correlations are means of those of each output.
     double pearson = 0, spearman = 0, squares = 0;
     std::string report = "output            pearson  spearman       mse\n";

@@ -1,4 +1,5 @@
-// Classes, several labels or numbers for whole texts or pairs of texts (Devlin et al. 2018, arXiv:1810.04805, section 4.1).
+// Classes, several labels or numbers for whole texts or pairs of texts (Devlin et al. 2018, arXiv:1810.04805,
+// section 4.1).
 #pragma once
 
 #include "tasks/scores_classification.h"

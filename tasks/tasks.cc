@@ -43,7 +43,8 @@ const Task& find_task(const std::string& kind) {
 int64_t TaskData::longest() const {
   int64_t longest = 0;
   for (const TaskSample& s : samples)
-    for (const TaskSegment& segment : s.segments) longest = std::max(longest, static_cast<int64_t>(segment.ids.size()));
+    for (const TaskSegment& segment : s.segments)
+      longest = std::max(longest, static_cast<int64_t>(segment.ids.size()));
   return longest;
 }
 

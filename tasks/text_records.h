@@ -21,12 +21,11 @@ struct TextRecords {
 
 enum class PairColumn { kOptional, kRequired };
 
-// The columns are those of the options, else the first of the usual names that the files have. Throws FileError naming file,
-// line and reason; ConfigError where a column is not there, naming those that are.
-TextRecords read_text_records(const std::vector<std::string>& paths, const TaskOptions& options, bool labelled,
-                              PairColumn pair = PairColumn::kOptional);
+// The columns are those of the options, else the first of the usual names that the files have. Throws
+// FileError naming file, line and reason; ConfigError where a column is not there, naming those that are.
+TextRecords read_text_records(const std::vector<std::string>& paths, const TaskOptions& options,
+                              bool labelled, PairColumn pair = PairColumn::kOptional);
 // Each line a text, or two with a tab between.
 TextRecords text_records_of(const std::vector<std::string>& lines);
-
 
 }  // namespace trireme

@@ -4,8 +4,8 @@
 
 namespace trireme {
 
-TaskSegment text_segment(const Tokenizer& tokenizer, const std::string& text, const std::string* pair, int64_t max_length,
-                         int64_t& cut) {
+TaskSegment text_segment(const Tokenizer& tokenizer, const std::string& text, const std::string* pair,
+                         int64_t max_length, int64_t& cut) {
   TaskSegment segment;
   if (pair) {
     EncodedPair encoded = tokenizer.encode_pair(text, *pair);
@@ -21,7 +21,8 @@ TaskSegment text_segment(const Tokenizer& tokenizer, const std::string& text, co
   const EncodeOptions bare{.add_special_tokens = false};
   const Encoding first = tokenizer.encode_with_offsets(text, bare);
   const Encoding second = pair ? tokenizer.encode_with_offsets(*pair, bare) : Encoding();
-  const auto [a, b] = truncated_lengths(first.size(), second.size(), static_cast<size_t>(room), Truncation::kLongestFirst);
+  const auto [a, b] =
+      truncated_lengths(first.size(), second.size(), static_cast<size_t>(room), Truncation::kLongestFirst);
   Encoding fitted = pair ? tokenizer.with_template(first.part(0, a), second.part(0, b))
                          : tokenizer.with_template(first.part(0, a));
   if (!pair) return {std::move(fitted.ids), {}};

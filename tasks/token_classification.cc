@@ -14,8 +14,8 @@
 namespace trireme {
 namespace {
 
-// Where the words of a sample begin: word first_word + i of its record at row tokens[i], or -1 where the tokenizer has no token
-// for it.
+// Where the words of a sample begin: word first_word + i of its record at row tokens[i], or -1 where the
+// tokenizer has no token for it.
 struct Place {
   int64_t first_word;
   std::vector<int32_t> tokens;
@@ -50,8 +50,8 @@ class TokenClassification final : public Task {
     // O is number 0 by custom.
     if (tags.erase("O")) head.labels.push_back("O");
     head.labels.insert(head.labels.end(), tags.begin(), tags.end());
-    check<ConfigError>(head.labels.size() >= 2, "data.train has the one tag \"", head.labels.empty() ? "" : head.labels[0],
-                       "\"; a tagger needs two or more");
+    check<ConfigError>(head.labels.size() >= 2, "data.train has the one tag \"",
+                       head.labels.empty() ? "" : head.labels[0], "\"; a tagger needs two or more");
     return head;
   }
 
@@ -88,13 +88,19 @@ class TokenClassification final : public Task {
     if (!entities) {
       // Parts of speech and the like: tags are judged one by one.
       const ClassificationScores s = classification_scores(matrix);
-      return {{{"f1", s.macro.f1}, {"precision", s.macro.precision}, {"recall", s.macro.recall}, {"accuracy", s.accuracy}},
+      return {{{"f1", s.macro.f1},
+               {"precision", s.macro.precision},
+               {"recall", s.macro.recall},
+               {"accuracy", s.accuracy}},
               "means over the tags, which name no entities\n" + confusion_text(matrix, head.labels),
               report_files(matrix, head.labels)};
     }
     const EntityScores s = entity_scores(gold, predicted);
     const PrecisionRecall all = s.all.scores();
-    return {{{"f1", all.f1}, {"precision", all.precision}, {"recall", all.recall}, {"accuracy", s.tag_accuracy()}},
+    return {{{"f1", all.f1},
+             {"precision", all.precision},
+             {"recall", all.recall},
+             {"accuracy", s.tag_accuracy()}},
             entity_report(s) + "\n" + confusion_text(matrix, head.labels),
             report_files(matrix, head.labels)};
   }
@@ -102,7 +108,8 @@ class TokenClassification final : public Task {
   void write_predictions(const TaskData& data, const HeadSpec& head, const TaskOptions&,
                          const std::vector<TaskOutput>& outputs, const std::string& form,
                          std::ostream& out) const override {
-    check<ConfigError>(form == "json" || form == "conll", "--format=", form, "; token_classification has json and conll");
+    check<ConfigError>(form == "json" || form == "conll", "--format=", form,
+                       "; token_classification has json and conll");
     size_t record = 0;
     for (const Tagged& t : tagged(data, head, outputs)) {
       const WordRecord& r = sentences_of(data).records[record++];
@@ -121,8 +128,8 @@ class TokenClassification final : public Task {
   }
 
  private:
-  // Whether a word of a text is spelt otherwise than a text of that word alone: byte-level tokenizers that put no space before
-  // a text have learned words with the space before them.
+  // Whether a word of a text is spelt otherwise than a text of that word alone: byte-level tokenizers that
+  // put no space before a text have learned words with the space before them.
   static bool spells_spaces(const Tokenizer& tokenizer) {
     const boost::json::value& part = tokenizer.description().pre_tokenizer;
     if (!part.is_object()) return false;
@@ -132,7 +139,8 @@ class TokenClassification final : public Task {
   }
 
   // A sentence that is longer than the model's length becomes several samples, cut between words.
-  static std::unique_ptr<TaskData> samples_of(WordRecords read, const TaskOptions& options, const Tokenizer& tokenizer) {
+  static std::unique_ptr<TaskData> samples_of(WordRecords read, const TaskOptions& options,
+                                              const Tokenizer& tokenizer) {
     auto data = std::make_unique<Sentences>();
     data->notes = std::move(read.notes);
     const int64_t room = options.max_length - static_cast<int64_t>(tokenizer.num_template_tokens(false));
@@ -145,7 +153,8 @@ class TokenClassification final : public Task {
       std::vector<std::string> words_in_text = r.words;
       if (space_before)
         for (std::string& word : words_in_text) word.insert(0, " ");
-      const Encoding all = tokenizer.encode_words(words_in_text, {.add_special_tokens = false, .special_in_text = false});
+      const Encoding all =
+          tokenizer.encode_words(words_in_text, {.add_special_tokens = false, .special_in_text = false});
       size_t begin = 0;
       int64_t word = 0;
       const int64_t words = static_cast<int64_t>(r.words.size());
@@ -174,12 +183,13 @@ class TokenClassification final : public Task {
     return data;
   }
 
-  static void add_sample(Sentences& data, const Tokenizer& tokenizer, const Encoding& part, int64_t record, int64_t first_word,
-                         int64_t last_word) {
+  static void add_sample(Sentences& data, const Tokenizer& tokenizer, const Encoding& part, int64_t record,
+                         int64_t first_word, int64_t last_word) {
     const Encoding e = tokenizer.with_template(part);
     Place place{first_word, std::vector<int32_t>(static_cast<size_t>(last_word - first_word), -1)};
     for (size_t t = e.size(); t-- > 0;)
-      if (e.sequences[t] == 0) place.tokens.at(static_cast<size_t>(e.words[t] - first_word)) = static_cast<int32_t>(t);
+      if (e.sequences[t] == 0)
+        place.tokens.at(static_cast<size_t>(e.words[t] - first_word)) = static_cast<int32_t>(t);
     TaskSample s;
     s.record = record;
     s.segments.push_back({e.ids, {}});
@@ -191,9 +201,11 @@ class TokenClassification final : public Task {
     const auto found = std::find(head.labels.begin(), head.labels.end(), r.tags[word]);
     if (found == head.labels.end()) {
       std::string known;
-      for (size_t i = 0; i < std::min<size_t>(head.labels.size(), 12); ++i) known += (i ? ", " : "") + head.labels[i];
-      throw ConfigError(text(r.where, ": the tag \"", r.tags[word], "\" of \"",
-                             r.words[word], "\" (word ", word + 1, ") is none of the model's: ", known, head.labels.size() > 12 ? ", ..." : "",
+      for (size_t i = 0; i < std::min<size_t>(head.labels.size(), 12); ++i)
+        known += (i ? ", " : "") + head.labels[i];
+      throw ConfigError(text(r.where, ": the tag \"", r.tags[word], "\" of \"", r.words[word], "\" (word ",
+                             word + 1, ") is none of the model's: ", known,
+                             head.labels.size() > 12 ? ", ..." : "",
                              "; correct it, or name all tags in task.labels"));
     }
     return static_cast<int32_t>(found - head.labels.begin());
@@ -210,11 +222,14 @@ class TokenClassification final : public Task {
     std::vector<double> scores;
   };
   // A word without a token is "O", or the first tag where there is no "O".
-  static std::vector<Tagged> tagged(const TaskData& data, const HeadSpec& head, const std::vector<TaskOutput>& outputs) {
+  static std::vector<Tagged> tagged(const TaskData& data, const HeadSpec& head,
+                                    const std::vector<TaskOutput>& outputs) {
     const Sentences& sentences = sentences_of(data);
-    std::vector<Tagged> all(outputs.empty() ? 0 : static_cast<size_t>(data.samples[outputs.size() - 1].record) + 1);
+    std::vector<Tagged> all(
+        outputs.empty() ? 0 : static_cast<size_t>(data.samples[outputs.size() - 1].record) + 1);
     const auto outside = std::find(head.labels.begin(), head.labels.end(), "O");
-    const int32_t otherwise = outside == head.labels.end() ? 0 : static_cast<int32_t>(outside - head.labels.begin());
+    const int32_t otherwise =
+        outside == head.labels.end() ? 0 : static_cast<int32_t>(outside - head.labels.begin());
     for (size_t i = 0; i < outputs.size(); ++i) {
       const size_t record = static_cast<size_t>(data.samples[i].record);
       Tagged& t = all[record];

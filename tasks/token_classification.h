@@ -4,7 +4,8 @@
 
 namespace trireme {
 
-// A tag for each word, such as named entities in IO, BIO or BIOES tags. A word's tag is that of its first token.
+// A tag for each word, such as named entities in IO, BIO or BIOES tags. A word's tag is that of its first
+// token.
 const Task& token_classification();
 
 }  // namespace trireme

@@ -6,7 +6,8 @@
 
 namespace trireme {
 
-WordRecords read_word_records(const std::vector<std::string>& paths, const TaskOptions& options, bool labelled) {
+WordRecords read_word_records(const std::vector<std::string>& paths, const TaskOptions& options,
+                              bool labelled) {
   WordRecords read;
   RecordSource source;
   source.format = record_format(paths, options, RecordFormat::kConll);
@@ -16,10 +17,13 @@ WordRecords read_word_records(const std::vector<std::string>& paths, const TaskO
     source.columns = {options.text_column.empty() ? "1" : options.text_column};
     if (labelled) source.columns.push_back(options.label_column.empty() ? "last" : options.label_column);
   } else {
-    check<ConfigError>(source.format == RecordFormat::kJsonl, paths[0],
-                       ": words with tags are read from conll or jsonl; give task.format if the file is one of them");
+    check<ConfigError>(
+        source.format == RecordFormat::kJsonl, paths[0],
+        ": words with tags are read from conll or jsonl; give task.format if the file is one of them");
     std::vector<WantedColumn> wanted = {{"task.text_column", options.text_column, {"tokens", "words"}, true}};
-    if (labelled) wanted.push_back({"task.label_column", options.label_column, {"tags", "ner_tags", "labels", "pos_tags"}, true});
+    if (labelled)
+      wanted.push_back(
+          {"task.label_column", options.label_column, {"tags", "ner_tags", "labels", "pos_tags"}, true});
     source.columns = choose_columns(wanted, columns_of(source.format, paths[0], true), paths[0]);
   }
   read.notes = for_each_record(source, [&](const Record& row) {

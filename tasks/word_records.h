@@ -14,10 +14,11 @@ struct WordRecords {
   std::vector<std::string> notes;  // skipped rows
 };
 
-// CoNLL files (task.text_column: the words', by default the first; task.label_column: the tags', by default the last), or JSONL with
-// arrays of words and of tags (by default "tokens" or "words", and "tags" or "ner_tags"). Throws FileError naming file, line
-// and reason.
-WordRecords read_word_records(const std::vector<std::string>& paths, const TaskOptions& options, bool labelled);
+// CoNLL files (task.text_column: the words', by default the first; task.label_column: the tags', by default
+// the last), or JSONL with arrays of words and of tags (by default "tokens" or "words", and "tags" or
+// "ner_tags"). Throws FileError naming file, line and reason.
+WordRecords read_word_records(const std::vector<std::string>& paths, const TaskOptions& options,
+                              bool labelled);
 // Each line a sentence, its words parted by white space.
 WordRecords word_records_of(const std::vector<std::string>& lines);
 

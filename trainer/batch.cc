@@ -35,8 +35,8 @@ TokenBatch TokenBatches::batch(const std::vector<int64_t>& numbers, size_t count
 }
 
 uint64_t TokenBatches::identity() const {
-  std::string words = text(options_.sequence_length, ' ', static_cast<int>(options_.packing), ' ', options_.shuffle, ' ',
-                           options_.reset_positions);
+  std::string words = text(options_.sequence_length, ' ', static_cast<int>(options_.packing), ' ',
+                           options_.shuffle, ' ', options_.reset_positions);
   for (size_t i = 0; i < files_.size(); ++i)
     words += text(' ', source_.files()[i].content_hash(), '*', files_[i].weight);
   return hash_bytes(std::as_bytes(std::span(words.data(), words.size()))).low;
@@ -66,11 +66,13 @@ std::vector<std::vector<int64_t>> evaluation_samples(const BatchPlan& plan, int6
   return samples;
 }
 
-std::vector<TokenBatch> load_evaluation(const BatchSource& source, const BatchPlan& plan, int64_t first, int64_t end) {
+std::vector<TokenBatch> load_evaluation(const BatchSource& source, const BatchPlan& plan, int64_t first,
+                                        int64_t end) {
   std::vector<TokenBatch> batches;
   for (std::vector<int64_t>& numbers : evaluation_samples(plan, first, end)) {
     const size_t counted = numbers.size();
-    numbers.resize(static_cast<size_t>(plan.micro_batch), end - 1);  // the last sample again, with nothing to count
+    numbers.resize(static_cast<size_t>(plan.micro_batch),
+                   end - 1);  // the last sample again, with nothing to count
     batches.push_back(source.batch(numbers, counted));
   }
   return batches;

@@ -38,9 +38,10 @@ struct BatchPlan {
 // The micro-batches of this rank for global samples [first, first + global_batch).
 std::vector<TokenBatch> load_batches(const BatchSource& source, const BatchPlan& plan, int64_t first_sample);
 
-// The micro-batches of this rank for an evaluation of samples [first, end), in order: the last ones short, so that every rank
-// runs the same number of them and each sample counts once.
-std::vector<TokenBatch> load_evaluation(const BatchSource& source, const BatchPlan& plan, int64_t first, int64_t end);
+// The micro-batches of this rank for an evaluation of samples [first, end), in order: the last ones short, so
+// that every rank runs the same number of them and each sample counts once.
+std::vector<TokenBatch> load_evaluation(const BatchSource& source, const BatchPlan& plan, int64_t first,
+                                        int64_t end);
 // Those samples, by micro-batch; without those that do not count.
 std::vector<std::vector<int64_t>> evaluation_samples(const BatchPlan& plan, int64_t first, int64_t end);
 

@@ -18,8 +18,8 @@ std::vector<float> balanced(const HeadSpec& head, const TaskData& data) {
   for (size_t c = 0; c < counts.size(); ++c) {
     check<ConfigError>(counts[c] > 0, "task.class_weights=balanced: data.train has no \"", head.labels[c],
                        "\"; give the weights by name");
-    weights.push_back(static_cast<float>(static_cast<double>(all) /
-                                         (static_cast<double>(counts.size()) * static_cast<double>(counts[c]))));
+    weights.push_back(static_cast<float>(
+        static_cast<double>(all) / (static_cast<double>(counts.size()) * static_cast<double>(counts[c]))));
   }
   return weights;
 }
@@ -37,11 +37,12 @@ std::vector<float> class_weights(const std::string& given, const HeadSpec& head,
     check<ConfigError>(equals != std::string::npos, "task.class_weights: \"", item, "\" is not LABEL=WEIGHT");
     const std::string label = item.substr(0, equals), number = item.substr(equals + 1);
     const auto found = std::find(head.labels.begin(), head.labels.end(), label);
-    check<ConfigError>(found != head.labels.end(), "task.class_weights: \"", label, "\" is no label of the model");
+    check<ConfigError>(found != head.labels.end(), "task.class_weights: \"", label,
+                       "\" is no label of the model");
     char* stop = nullptr;
     const float weight = std::strtof(number.c_str(), &stop);
-    check<ConfigError>(!number.empty() && *stop == 0 && std::isfinite(weight) && weight > 0, "task.class_weights: \"", item,
-                       "\": the weight must be a number above 0");
+    check<ConfigError>(!number.empty() && *stop == 0 && std::isfinite(weight) && weight > 0,
+                       "task.class_weights: \"", item, "\": the weight must be a number above 0");
     weights[static_cast<size_t>(found - head.labels.begin())] = weight;
     begin = end + 1;
   }

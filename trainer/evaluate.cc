@@ -6,8 +6,8 @@
 
 namespace trireme {
 
-EvaluationResult evaluate(const ShardedModel& model, const std::vector<TokenBatch>& micro_batches, const LossOptions& loss,
-                          std::vector<Tensor>* outputs, const ActivityFn& activity) {
+EvaluationResult evaluate(const ShardedModel& model, const std::vector<TokenBatch>& micro_batches,
+                          const LossOptions& loss, std::vector<Tensor>* outputs, const ActivityFn& activity) {
   const Mesh& mesh = model.mesh();
   const LabelCounts counted = count_labels(micro_batches, model, loss);
   double sum = 0;

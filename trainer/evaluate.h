@@ -17,9 +17,9 @@ struct EvaluationResult {
   double weight = 0;  // of the labels: loss_weight(), over all ranks
 };
 
-// micro_batches: those of this data rank, the same on every rank of its pipeline and tensor groups; their number may differ
-// between data ranks. outputs: null, or where each micro-batch's Head::outputs() go, in their order, on the ranks of the last
-// stage. Batches without labels have no loss. Collective over the mesh.
+// micro_batches: those of this data rank, the same on every rank of its pipeline and tensor groups; their
+// number may differ between data ranks. outputs: null, or where each micro-batch's Head::outputs() go, in
+// their order, on the ranks of the last stage. Batches without labels have no loss. Collective over the mesh.
 EvaluationResult evaluate(const ShardedModel& model, const std::vector<TokenBatch>& micro_batches,
                           const LossOptions& loss = {}, std::vector<Tensor>* outputs = nullptr,
                           const ActivityFn& activity = {});

@@ -7,9 +7,15 @@
 
 namespace trireme {
 
-ModelWork::ModelWork(const ShardedModel& model, const std::vector<TokenBatch>& batches, const PassContext& pass,
-                     ParameterBuckets* buckets, const ActivityFn& activity, OpObserver* observer)
-    : model_(model), batches_(batches), pass_(pass), buckets_(buckets), activity_(activity), observer_(observer) {
+ModelWork::ModelWork(const ShardedModel& model, const std::vector<TokenBatch>& batches,
+                     const PassContext& pass, ParameterBuckets* buckets, const ActivityFn& activity,
+                     OpObserver* observer)
+    : model_(model),
+      batches_(batches),
+      pass_(pass),
+      buckets_(buckets),
+      activity_(activity),
+      observer_(observer) {
   if (!buckets) return;
   hooks_.begins = [this](int group) { buckets_->group_begins(group); };
   hooks_.done = [this](int group) { buckets_->group_done(group, last_); };
@@ -22,7 +28,8 @@ DType ModelWork::activation_dtype() const { return model_.parameters().all()[0]-
 Device ModelWork::device() const { return model_.parameters().all()[0]->value.device(); }
 
 Tensor ModelWork::forward(int micro_batch, int chunk, const Tensor& x, Tape* tape) {
-  PassContext pass{batches_[micro_batch], pass_.recompute, pass_.dropout, pass_.dropout_seed, pass_.loss_scale};
+  PassContext pass{batches_[micro_batch], pass_.recompute, pass_.dropout, pass_.dropout_seed,
+                   pass_.loss_scale};
   pass.sequence_loss_scale = pass_.sequence_loss_scale;
   pass.loss_options = pass_.loss_options;
   Tensor out;
@@ -48,7 +55,8 @@ double ModelWork::loss_sum() const {
   return sum;
 }
 
-LabelCounts count_labels(const std::vector<TokenBatch>& micro_batches, const ShardedModel& model, const LossOptions& loss) {
+LabelCounts count_labels(const std::vector<TokenBatch>& micro_batches, const ShardedModel& model,
+                         const LossOptions& loss) {
   LabelCounts n;
   const bool decoder = is_decoder(model.config());
   for (const TokenBatch& b : micro_batches) {

@@ -1,4 +1,5 @@
-// What the pipeline's executor drives: the chunks of a rank's model, with the gradient buckets hung on their backward.
+// What the pipeline's executor drives: the chunks of a rank's model, with the gradient buckets hung on their
+// backward.
 #pragma once
 
 #include <vector>
@@ -52,7 +53,8 @@ struct LabelCounts {
   double share_of_sequence(double scale) const { return sequences > 0 ? scale / sequences : 0; }
 };
 // Collective over the data axis.
-LabelCounts count_labels(const std::vector<TokenBatch>& micro_batches, const ShardedModel& model, const LossOptions& loss);
+LabelCounts count_labels(const std::vector<TokenBatch>& micro_batches, const ShardedModel& model,
+                         const LossOptions& loss);
 
 // The micro-batches where the model is.
 std::vector<TokenBatch> batches_beside(const ShardedModel& model, const std::vector<TokenBatch>& batches);

@@ -9,7 +9,8 @@ namespace trireme {
 namespace {
 
 bool is_number(const std::string& word) {
-  return !word.empty() && word.size() < 6 && std::all_of(word.begin(), word.end(), [](char c) { return c >= '0' && c <= '9'; });
+  return !word.empty() && word.size() < 6 &&
+         std::all_of(word.begin(), word.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
 std::vector<std::string> words_of(const std::string& name) {
@@ -51,8 +52,9 @@ void set_parameter_rates(const ParameterList& parameters, const ModelConfig& mod
   }
   const std::vector<double> all = sum_over(world, matches);
   for (size_t i = 0; i < train.freeze.size(); ++i)
-    check<ConfigError>(all[i] > 0, "train.freeze: no parameter's name has \"", train.freeze[i],
-                       "\" in it; names are those of the model's files, such as \"embeddings\" or \"layer.0\"");
+    check<ConfigError>(
+        all[i] > 0, "train.freeze: no parameter's name has \"", train.freeze[i],
+        "\" in it; names are those of the model's files, such as \"embeddings\" or \"layer.0\"");
   check<ConfigError>(all.back() > 0, "train.freeze leaves nothing to train");
 }
 

@@ -10,11 +10,12 @@ namespace trireme {
 
 // Sets Parameter::rate of this rank's parameters, before their buckets are made:
 //   train.freeze       0 for names with one of these runs of words between dots ("embeddings", "layer.0")
-//   train.layer_decay  d^(layers + 1 - depth) for a depth of 0 for embeddings, 1, 2, ... for the blocks (Howard & Ruder 2018,
+//   train.layer_decay  d^(layers + 1 - depth) for a depth of 0 for embeddings, 1, 2, ... for the blocks
+//   (Howard & Ruder 2018,
 //                      arXiv:1801.06146; Clark et al. 2020, arXiv:2003.10555)
 //   train.head_rate    times that for what is in no block and no embedding
-// Throws ConfigError, the same on all ranks, for a word of train.freeze that no parameter has, and where nothing is left to
-// train. Collective over `world`.
+// Throws ConfigError, the same on all ranks, for a word of train.freeze that no parameter has, and where
+// nothing is left to train. Collective over `world`.
 void set_parameter_rates(const ParameterList& parameters, const ModelConfig& model, const TrainSection& train,
                          Communicator& world);
 

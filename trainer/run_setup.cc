@@ -11,8 +11,8 @@
 namespace trireme {
 namespace {
 
-// The labels of the model go first: it may have been trained with them. Without names of their own ("LABEL_0") they are those of
-// the data.
+// The labels of the model go first: it may have been trained with them. Without names of their own
+// ("LABEL_0") they are those of the data.
 std::vector<std::string> labels_for(const HeadSpec& given, const HeadSpec& found, const std::string& model) {
   if (given.kind != found.kind || given.problem != found.problem) return found.labels;
   const auto holds = [&](const std::string& label) {
@@ -21,12 +21,15 @@ std::vector<std::string> labels_for(const HeadSpec& given, const HeadSpec& found
   const auto odd = std::find_if_not(found.labels.begin(), found.labels.end(), holds);
   if (odd == found.labels.end()) return given.labels;
   for (size_t i = 0; i < given.labels.size(); ++i)
-    check<ConfigError>(given.labels[i] == text("LABEL_", i), "data.train has the label \"", *odd, "\", which ", model,
-                       " was not trained with; name all labels in task.labels, in the order of its head's outputs");
+    check<ConfigError>(
+        given.labels[i] == text("LABEL_", i), "data.train has the label \"", *odd, "\", which ", model,
+        " was not trained with; name all labels in task.labels, in the order of its head's outputs");
   return found.labels;
 }
 
-int64_t row_multiple(const RunConfig& config) { return config.parallel.sequence ? config.parallel.tensor : 1; }
+int64_t row_multiple(const RunConfig& config) {
+  return config.parallel.sequence ? config.parallel.tensor : 1;
+}
 
 }  // namespace
 
@@ -40,7 +43,8 @@ RunSetup::RunSetup(const RunConfig& config, int world_size) {
   model = load_model_config(config);
   std::unique_ptr<Tokenizer> tokenizer;
   const bool decoder = config.task.kind == kLanguageModelTask;
-  const std::string from = config.tokenizer.path.empty() && !decoder ? config.model.from : config.tokenizer.path;
+  const std::string from =
+      config.tokenizer.path.empty() && !decoder ? config.model.from : config.tokenizer.path;
   check<ConfigError>(!from.empty() || decoder, "task.kind=", config.task.kind,
                      " needs a tokenizer; give tokenizer.path, or a model.from that has one");
   if (!from.empty()) {
@@ -59,8 +63,10 @@ RunSetup::RunSetup(const RunConfig& config, int world_size) {
     open_tokens(config, tokenizer_size);
   } else {
     check_vocabulary(config, model, tokenizer_size, std::nullopt);
-    if (config.task.kind == kMaskedLanguageModelTask) open_masked(config, *tokenizer);
-    else open_task(config, *tokenizer);
+    if (config.task.kind == kMaskedLanguageModelTask)
+      open_masked(config, *tokenizer);
+    else
+      open_task(config, *tokenizer);
   }
   plan = validate(config, model, {world_size, train->samples_per_epoch()});
   total_steps = plan.total_steps.value();
@@ -104,7 +110,8 @@ void RunSetup::open_task(const RunConfig& config, const Tokenizer& tokenizer) {
   task_options.max_length = config.data.sequence_length;
   std::vector<std::string> paths;
   for (const DataSource& s : config.data.train) {
-    check<ConfigError>(s.weight == 1, "data.train: ", s.path, " has weight ", s.weight, "; labelled files have none");
+    check<ConfigError>(s.weight == 1, "data.train: ", s.path, " has weight ", s.weight,
+                       "; labelled files have none");
     paths.push_back(s.path);
   }
   const auto read = [&](const std::vector<std::string>& files) {

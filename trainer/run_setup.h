@@ -12,8 +12,8 @@
 namespace trireme {
 
 struct RunSetup {
-  // Reads the model's config, the tokenizer, and the heads of the token files or, of a task, its records. Throws
-  // ConfigError or FileError for all that config, files and layout can tell.
+  // Reads the model's config, the tokenizer, and the heads of the token files or, of a task, its records.
+  // Throws ConfigError or FileError for all that config, files and layout can tell.
   RunSetup(const RunConfig& config, int world_size);
 
   ModelConfig model;  // with the tokenizer's token ids where it has none of its own, and the task's head

@@ -12,17 +12,21 @@ struct Header {
   int64_t sample, values, columns;
 };
 
-void append(std::string& bytes, const void* data, size_t size) { bytes.append(static_cast<const char*>(data), size); }
+void append(std::string& bytes, const void* data, size_t size) {
+  bytes.append(static_cast<const char*>(data), size);
+}
 
 // The outputs of a micro-batch, cut into those of its samples.
-void pack(const Tensor& out, HeadKind head, const TaskData& data, const std::vector<int64_t>& samples, std::string& bytes) {
+void pack(const Tensor& out, HeadKind head, const TaskData& data, const std::vector<int64_t>& samples,
+          std::string& bytes) {
   const bool by_token = head == HeadKind::kTokenClassification || head == HeadKind::kQuestionAnswering;
   const int64_t columns = out.dim(1);
   const float* row = out.data<float>();
   for (const int64_t n : samples) {
     const TaskSample& s = data.samples[static_cast<size_t>(n)];
     int64_t rows = 0;
-    for (const TaskSegment& segment : s.segments) rows += by_token ? static_cast<int64_t>(segment.ids.size()) : 1;
+    for (const TaskSegment& segment : s.segments)
+      rows += by_token ? static_cast<int64_t>(segment.ids.size()) : 1;
     TRIREME_ASSERT(row + rows * columns <= out.data<float>() + out.numel());
     const Header header{n, rows * columns, columns};
     append(bytes, &header, sizeof header);
@@ -46,8 +50,9 @@ void unpack(const std::string& bytes, std::vector<TaskOutput>& outputs) {
 
 }  // namespace
 
-TaskEvaluation evaluate_task(Communicator& world, const ShardedModel& model, const TaskData& data, const BatchSource& source,
-                             const BatchPlan& plan, int64_t count, const LossOptions& loss, const ActivityFn& activity) {
+TaskEvaluation evaluate_task(Communicator& world, const ShardedModel& model, const TaskData& data,
+                             const BatchSource& source, const BatchPlan& plan, int64_t count,
+                             const LossOptions& loss, const ActivityFn& activity) {
   TaskEvaluation result;
   result.outputs.resize(static_cast<size_t>(count));
   const Mesh& mesh = model.mesh();
@@ -65,7 +70,8 @@ TaskEvaluation evaluate_task(Communicator& world, const ShardedModel& model, con
     if (mine) {
       const auto samples = evaluation_samples(plan, first, end);
       TRIREME_ASSERT(outputs.size() == samples.size());
-      for (size_t i = 0; i < samples.size(); ++i) pack(outputs[i], model.config().head.kind, data, samples[i], bytes);
+      for (size_t i = 0; i < samples.size(); ++i)
+        pack(outputs[i], model.config().head.kind, data, samples[i], bytes);
     }
     if (activity) activity("gathering outputs");
     for (const std::string& part : world.all_gather_strings(bytes)) unpack(part, result.outputs);

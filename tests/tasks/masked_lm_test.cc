@@ -15,13 +15,16 @@ class MaskedLm : public ::testing::Test {
  protected:
   void SetUp() override {
     std::string text;
-    for (int i = 0; i < 400; ++i) text += i % 3 ? "the quick brown foxes " : "jumped over lazy sleeping dogs ";
+    for (int i = 0; i < 400; ++i)
+      text += i % 3 ? "the quick brown foxes " : "jumped over lazy sleeping dogs ";
     const std::string_view views[] = {text};
-    tokenizer_ = std::make_unique<Tokenizer>(train_bpe(views, {.vocab_size = 280, .add_prefix_space = true, .roberta = true}));
+    tokenizer_ = std::make_unique<Tokenizer>(
+        train_bpe(views, {.vocab_size = 280, .add_prefix_space = true, .roberta = true}));
     TokenFileWriter writer(path(), tokenizer_->vocab_size(), 0);
     for (int d = 0; d < 40; ++d) {
       const std::vector<int32_t> ids =
-          tokenizer_->encode(text.substr(static_cast<size_t>(d) * 37, 300 + static_cast<size_t>(d)), {.add_special_tokens = false});
+          tokenizer_->encode(text.substr(static_cast<size_t>(d) * 37, 300 + static_cast<size_t>(d)),
+                             {.add_special_tokens = false});
       tokens_ += static_cast<int64_t>(ids.size());
       writer.add_document(ids);
     }
@@ -55,7 +58,8 @@ TEST_F(MaskedLm, MasksAreAFunctionOfTheSampleAndOthersInTheNextEpoch) {
   EXPECT_EQ(values<int32_t>(once.labels), values<int32_t>(again.labels));
   // Alone it is masked as among others.
   const TokenBatch alone = b.batch({4}, 1);
-  const int64_t begin = once.segments.starts.data<int32_t>()[1], end = once.segments.starts.data<int32_t>()[2];
+  const int64_t begin = once.segments.starts.data<int32_t>()[1],
+                end = once.segments.starts.data<int32_t>()[2];
   EXPECT_EQ(values<int32_t>(alone.ids), values<int32_t>(once.ids.rows(begin, end)));
   const TokenBatch later = b.batch(numbers(3 + n, 4), 4);
   EXPECT_EQ(later.ids.numel(), once.ids.numel());
@@ -64,7 +68,8 @@ TEST_F(MaskedLm, MasksAreAFunctionOfTheSampleAndOthersInTheNextEpoch) {
 
 TEST_F(MaskedLm, EveryTokenIsSeenOnceAnEpochBetweenItsSpecialTokens) {
   const MaskedLmBatches b = batches({});
-  const TokenBatch all = b.batch(numbers(0, b.samples_per_epoch()), static_cast<size_t>(b.samples_per_epoch()));
+  const TokenBatch all =
+      b.batch(numbers(0, b.samples_per_epoch()), static_cast<size_t>(b.samples_per_epoch()));
   const auto starts = values<int32_t>(all.segments.starts);
   EXPECT_EQ(all.tokens(), tokens_ + 2 * b.samples_per_epoch());
   EXPECT_LE(all.segments.longest, 48);
@@ -151,8 +156,10 @@ TEST_F(MaskedLm, ATokenizerWithoutAMaskIsRefused) {
     MaskedLmBatches({{path(), 1}}, plain, {});
     FAIL();
   } catch (const ConfigError& e) {
-    EXPECT_STREQ(e.what(), "tokenizer.path: the tokenizer has no cls token, which masked language modelling needs; use one of a "
-                           "BERT-like model");
+    EXPECT_STREQ(
+        e.what(),
+        "tokenizer.path: the tokenizer has no cls token, which masked language modelling needs; use one of a "
+        "BERT-like model");
   }
 }
 

@@ -18,8 +18,8 @@ class Tasks : public ::testing::Test {
   // A WordPiece vocabulary small enough to cut words.
   void SetUp() override {
     std::ofstream vocab(dir_.path() / "vocab.txt");
-    for (const char* token : {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "new", "york", "##er", "##s", "is", "big", ".", "who",
-                              "lives", "in", "?", "a", "man"})
+    for (const char* token : {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "new", "york", "##er", "##s",
+                              "is", "big", ".", "who", "lives", "in", "?", "a", "man"})
       vocab << token << '\n';
     vocab.close();
     tokenizer_ = std::make_unique<Tokenizer>(load_tokenizer(dir_.path()));
@@ -54,7 +54,8 @@ TEST_F(Tasks, AWordsTagStandsAtItsFirstPiece) {
   task.set_labels(*data, head, options);
   ASSERT_EQ(data->samples.size(), 2u);
   EXPECT_EQ(data->samples[0].segments[0].ids,
-            (std::vector<int32_t>{id("[CLS]"), id("new"), id("york"), id("##er"), id("##s"), id("is"), id("[SEP]")}));
+            (std::vector<int32_t>{id("[CLS]"), id("new"), id("york"), id("##er"), id("##s"), id("is"),
+                                  id("[SEP]")}));
   EXPECT_EQ(data->samples[0].labels, (std::vector<int32_t>{-100, 1, 2, -100, -100, 0, -100}));
   // Right but for "is", which is called the going on of a place.
   const auto rows = [](const std::vector<int>& best) {
@@ -63,7 +64,8 @@ TEST_F(Tasks, AWordsTagStandsAtItsFirstPiece) {
       for (int c = 0; c < 3; ++c) v.push_back(c == b ? 2.0f : 0.0f);
     return v;
   };
-  const std::vector<TaskOutput> outputs = {output(rows({0, 1, 2, 0, 0, 2, 1}), 3), output(rows({1, 0, 0, 1}), 3)};
+  const std::vector<TaskOutput> outputs = {output(rows({0, 1, 2, 0, 0, 2, 1}), 3),
+                                           output(rows({1, 0, 0, 1}), 3)};
   const TaskScores scores = task.score(*data, head, options, outputs);
   EXPECT_EQ(scores.metrics[0], (std::pair<std::string, double>{"f1", 0}));
   EXPECT_EQ(scores.metrics[3], (std::pair<std::string, double>{"accuracy", 0.8}));
@@ -87,7 +89,8 @@ TEST_F(Tasks, ALongSentenceIsCutBetweenWordsAndPutTogetherAgain) {
   std::vector<TaskOutput> outputs;
   for (const TaskSample& s : data->samples) {
     std::vector<float> v;
-    for (const int32_t label : s.labels) v.insert(v.end(), {label == 1 ? 0.0f : 1.0f, label == 1 ? 1.0f : 0.0f});
+    for (const int32_t label : s.labels)
+      v.insert(v.end(), {label == 1 ? 0.0f : 1.0f, label == 1 ? 1.0f : 0.0f});
     outputs.push_back(output(v, 2));
   }
   EXPECT_EQ(task.score(*data, head, options, outputs).metrics[0].second, 1);
@@ -100,8 +103,9 @@ TEST_F(Tasks, AnAnswerIsLearnedInTheWindowsThatHoldIt) {
   options.stride = 2;
   const std::string context = "a man lives in new yorkers . is big .";
   const std::string path = write(
-      "q.json", R"({"data":[{"title":"","paragraphs":[{"context":")" + context +
-                    R"(","qas":[{"id":"x","question":"who lives ?","answers":[{"text":"new yorkers","answer_start":15}]}]}]}]})");
+      "q.json",
+      R"({"data":[{"title":"","paragraphs":[{"context":")" + context +
+          R"(","qas":[{"id":"x","question":"who lives ?","answers":[{"text":"new yorkers","answer_start":15}]}]}]}]})");
   auto data = task.read({path}, options, *tokenizer_, true);
   task.set_labels(*data, task.head(*data, options), options);
   // a man lives in new york | new york ##er ##s . is | . is big .
@@ -112,12 +116,13 @@ TEST_F(Tasks, AnAnswerIsLearnedInTheWindowsThatHoldIt) {
   EXPECT_EQ(data->samples[2].labels, (std::vector<int32_t>{0, 0}));
   // The best pair of all windows; a begin after its end and rows of the question do not count.
   std::vector<TaskOutput> outputs;
-  for (const TaskSample& s : data->samples) outputs.push_back(output(std::vector<float>(2 * s.segments[0].ids.size(), 0.0f), 2));
-  outputs[1].values[2 * 5] = 4;       // begins at "new"
-  outputs[1].values[2 * 8 + 1] = 4;   // ends at "##s"
-  outputs[1].values[2 * 2 + 1] = 9;   // a word of the question
-  outputs[2].values[2 * 7] = 5;       // begins late
-  outputs[2].values[2 * 5 + 1] = 5;   // and ends before
+  for (const TaskSample& s : data->samples)
+    outputs.push_back(output(std::vector<float>(2 * s.segments[0].ids.size(), 0.0f), 2));
+  outputs[1].values[2 * 5] = 4;      // begins at "new"
+  outputs[1].values[2 * 8 + 1] = 4;  // ends at "##s"
+  outputs[1].values[2 * 2 + 1] = 9;  // a word of the question
+  outputs[2].values[2 * 7] = 5;      // begins late
+  outputs[2].values[2 * 5 + 1] = 5;  // and ends before
   const TaskScores scores = task.score(*data, task.head(*data, options), options, outputs);
   EXPECT_EQ(scores.metrics[1], (std::pair<std::string, double>{"exact_match", 1}));
   options.unanswerable = true;
@@ -135,7 +140,9 @@ TEST_F(Tasks, AnAnswerIsLearnedInTheWindowsThatHoldIt) {
 TEST_F(Tasks, ClassesSeveralLabelsAndNumbersAreReadAndJudged) {
   const Task& task = find_task("sequence_classification");
   TaskOptions options;
-  auto read = [&](const std::string& name, const std::string& content) { return task.read({write(name, content)}, options, *tokenizer_, true); };
+  auto read = [&](const std::string& name, const std::string& content) {
+    return task.read({write(name, content)}, options, *tokenizer_, true);
+  };
   auto data = read("c.csv", "text,label\n\"new, big\",yes\nis a man,no\nwho,yes\n");
   HeadSpec head = task.head(*data, options);
   EXPECT_EQ(head.labels, (std::vector<std::string>{"no", "yes"}));
@@ -175,8 +182,12 @@ TEST_F(Tasks, TextsAreCutFromTheLongerOne) {
   const Task& task = find_task("sequence_classification");
   TaskOptions options;
   options.max_length = 8;
-  auto data = task.read({write("p.tsv", "text\ttext_pair\tlabel\na man lives in new york .\tis big\tx\nwho\tis\ty\n")}, options, *tokenizer_, true);
-  EXPECT_EQ(data->samples[0].segments[0].ids, (std::vector<int32_t>{id("[CLS]"), id("a"), id("man"), id("lives"), id("[SEP]"), id("is"), id("big"), id("[SEP]")}));
+  auto data = task.read(
+      {write("p.tsv", "text\ttext_pair\tlabel\na man lives in new york .\tis big\tx\nwho\tis\ty\n")}, options,
+      *tokenizer_, true);
+  EXPECT_EQ(data->samples[0].segments[0].ids,
+            (std::vector<int32_t>{id("[CLS]"), id("a"), id("man"), id("lives"), id("[SEP]"), id("is"),
+                                  id("big"), id("[SEP]")}));
   ASSERT_EQ(data->notes.size(), 1u);
   EXPECT_EQ(data->notes[0], "1 of 2 texts were cut to 8 tokens (data.sequence_length)");
 }
@@ -184,14 +195,16 @@ TEST_F(Tasks, TextsAreCutFromTheLongerOne) {
 TEST_F(Tasks, BatchesArePackedAndSayWhichRowsCount) {
   const Task& task = find_task("sequence_classification");
   TaskOptions options;
-  auto data = task.read({write("c.tsv", "text\tlabel\nnew\ta\nis a man\tb\nwho ?\ta\n")}, options, *tokenizer_, true);
+  auto data =
+      task.read({write("c.tsv", "text\tlabel\nnew\ta\nis a man\tb\nwho ?\ta\n")}, options, *tokenizer_, true);
   task.set_labels(*data, task.head(*data, options), options);
   ExampleBatchOptions o;
   o.shuffle = false;
   o.row_multiple = 4;
   const TokenBatch b = ExampleBatches(*data, o).batch({0, 1, 2}, 2);
   EXPECT_EQ(b.tokens(), 8);  // 3 + 5, and none of the third
-  EXPECT_EQ(std::vector<int32_t>(b.labels.data<int32_t>(), b.labels.data<int32_t>() + 2), (std::vector<int32_t>{0, 1}));
+  EXPECT_EQ(std::vector<int32_t>(b.labels.data<int32_t>(), b.labels.data<int32_t>() + 2),
+            (std::vector<int32_t>{0, 1}));
   EXPECT_EQ(loss_weight(b), 2);
   EXPECT_EQ(loss_weight(b, {0.25f, 3.0f}), 3.25);
   o.twice = true;
