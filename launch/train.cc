@@ -6,7 +6,6 @@
 #include <boost/json.hpp>
 #include <charconv>
 #include <cmath>
-#include <csignal>
 #include <cstdio>
 #include <filesystem>
 #include <thread>
@@ -16,6 +15,7 @@
 #include "inference/engine.h"
 #include "launch/arguments.h"
 #include "launch/command.h"
+#include "launch/stop_signals.h"
 #include "tasks/scores_statistics.h"
 #include "trainer/agreed.h"
 #include "trainer/device.h"
@@ -36,9 +36,6 @@ constexpr char kHelp[] =
     "  mpirun -np 2 trireme train configs/quickstart.yaml parallel.tensor=2\n"
     "  mpirun -np 8 trireme train configs/gpt2-124m.yaml parallel.tensor=2 parallel.pipeline=2\n"
     "  trireme train configs/gpt2-124m.yaml --dry-run --ranks 64 parallel.pipeline=4\n";
-
-volatile std::sig_atomic_t stop_signal = 0;  // a signal handler can reach nothing else
-void on_stop(int) { stop_signal = 1; }
 
 // Text for each of sample.prompts by the model as it is.
 std::vector<std::string> write_samples(const ShardedModel& model, const RunConfig& config, const Tokenizer& tokenizer) {
@@ -168,8 +165,8 @@ int run_train(const Words& words) {
     timeout_s = load_run_config(path, overrides).comm.timeout_s;
   } catch (const Error&) {
   }
+  const StopSignals stop;  // before MPI and OpenMP start their threads
   Job job(timeout_s);
-  for (int signal : {SIGUSR1, SIGTERM, SIGINT}) std::signal(signal, on_stop);
   return job.run([&] {
     RunConfig config;
     std::unique_ptr<Tokenizer> tokenizer;
@@ -187,7 +184,7 @@ int run_train(const Words& words) {
     TrainHooks hooks;
     hooks.activity = [&](const std::string& what) { job.watchdog().set_activity(what); };
     hooks.step = [&](int64_t step) { job.watchdog().set_step(step); };
-    hooks.stop_requested = [] { return stop_signal != 0; };
+    hooks.stop_requested = [&] { return stop.came(); };
     if (!config.run.seeds.empty()) return train_seeds(job, config, hooks);
     if (tokenizer)
       hooks.samples = [&](const ShardedModel& model) { return write_samples(model, config, *tokenizer); };

@@ -222,5 +222,18 @@ TEST_F(Launch, ARunInBf16GoesOnToTheBit) {
   }
 }
 
+// Most of the time is in matrix products here, and a signal that interrupts one must not touch its memory.
+TEST_F(Launch, ASignalInAProductDoesNoHarm) {
+  for (int run = 0; run < 4; ++run) {
+    const std::string dir = "signal-" + std::to_string(run);
+    Process p(trireme_command(0, training({"run.dir=" + at(dir), "train.steps=2000", "model.n_embd=256", "train.micro_batch=4",
+                                           "train.learning_rate=1e-4"})));
+    ASSERT_TRUE(p.wait_for("step 3/")) << p.output();
+    kill(p.pid(), run % 2 ? SIGTERM : SIGUSR1);
+    EXPECT_EQ(p.wait(), 75) << p.output();
+    expect_loadable(dir);
+  }
+}
+
 }  // namespace
 }  // namespace trireme::testing
