@@ -46,7 +46,7 @@ RunConfig config_of(const std::string& dir, const ModelConfig& model, const Word
   } else {
     source = dir;
     const std::string kind = is_decoder(model) ? kLanguageModelTask : task_of(model.head.kind);
-    const int64_t length = std::min<int64_t>(model.max_position_embeddings, kind == std::string("question_answering") ? 384 : 256);
+    const int64_t length = std::min<int64_t>(model.max_length(), kind == std::string("question_answering") ? 384 : 256);
     yaml = text("data: {train: none, sequence_length: ", length, "}\ntrain: {steps: 1}\ntask: {kind: ", kind, "}\n");
   }
   overrides.insert(overrides.end(), words.begin(), words.end());
@@ -68,7 +68,7 @@ TrainedTask::TrainedTask(Communicator& world, const Arguments& args) : world_(wo
     if (is_labelled_task(config_.task.kind)) {
       task_ = &find_task(config_.task.kind);
       options_ = config_.task;
-      options_.max_length = std::min(config_.data.sequence_length, model_config_.max_position_embeddings);
+      options_.max_length = std::min(config_.data.sequence_length, model_config_.max_length());
       HeadSpec& head = model_config_.head;
       const HeadKind wanted = task_->head_kind();
       check<ConfigError>(wanted == head.kind || wanted == HeadKind::kEmbedding, dir, ": is a model for ", task_of(head.kind),

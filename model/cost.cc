@@ -9,9 +9,6 @@ namespace trireme {
 
 namespace {
 
-// Whether a block's MLP is two layers with biases around a gelu; else Llama's three.
-bool has_gelu(const ModelConfig& c) { return c.model_type != "llama"; }
-
 // The head of an encoder.
 int64_t head_parameters(const ModelConfig& c) {
   const int64_t d = c.hidden_size, dense = d * d + d, labels = static_cast<int64_t>(c.head.labels.size());
@@ -45,8 +42,18 @@ double head_products(const ModelConfig& c, int64_t length) {
 
 }  // namespace
 
+bool has_gated_mlp(const ModelConfig& c) { return c.model_type == "llama"; }
+
+double keys_seen(const ModelConfig& c, int64_t length) {
+  return is_decoder(c) ? (static_cast<double>(length) + 1) / 2 : static_cast<double>(length);
+}
+
+double vocabulary_share(const ModelConfig& c) {
+  return is_decoder(c) ? 1 : c.head.over_vocabulary() ? kMaskedShare : 0;
+}
+
 ParameterCounts count_parameters(const ModelConfig& c) {
-  const bool gelu = has_gelu(c), decoder = is_decoder(c);
+  const bool gelu = !has_gated_mlp(c), decoder = is_decoder(c);
   const int64_t d = c.hidden_size, f = c.intermediate_size, q = c.num_attention_heads * c.head_dim,
                 kv = c.num_key_value_heads * c.head_dim;
   const int64_t norm = gelu ? 2 * d : d;
@@ -62,8 +69,7 @@ ParameterCounts count_parameters(const ModelConfig& c) {
 
 double training_flops_per_token(const ModelConfig& c, int64_t length) {
   const double weights = static_cast<double>(count_parameters(c).layers) + head_products(c, length);
-  const double seen = is_decoder(c) ? (static_cast<double>(length) + 1) / 2 : static_cast<double>(length);
-  return 6 * weights + 12 * static_cast<double>(c.num_hidden_layers * c.num_attention_heads * c.head_dim) * seen;
+  return 6 * weights + 12 * static_cast<double>(c.num_hidden_layers * c.num_attention_heads * c.head_dim) * keys_seen(c, length);
 }
 
 double activation_bytes_per_token_and_layer(const ModelConfig& c, int tensor_ranks, bool sequence_parallel,
@@ -77,7 +83,7 @@ double activation_bytes_per_token_and_layer(const ModelConfig& c, int tensor_ran
   // with 4 bytes of log-sum-exp a head; the MLP's inner tensors.
   const double row_wise = 4 * d * rows;
   const double attention = (q + 2 * kv + q) / n;
-  const double mlp = recompute == 1 ? 0 : (has_gelu(c) ? 2 : 3) * f / n;
+  const double mlp = recompute == 1 ? 0 : (has_gated_mlp(c) ? 3 : 2) * f / n;
   return bytes * (row_wise + attention + mlp) + 4 * static_cast<double>(c.num_attention_heads) / n + 16 * rows;
 }
 
@@ -91,11 +97,11 @@ double activation_bytes(const ModelConfig& c, const ActivationPlan& p) {
   // Backward of the MLP, where a block holds most: the gradients of its output and of its inner tensors, less those
   // tensors that are freed before the next gradient comes; and what recomputing brings back.
   const double again = p.recompute == 0 ? 0 : per_token(0) - per_token(p.recompute);
-  const double block = tokens * (element * (2 * d + (has_gelu(c) ? 1 : 2) * f / n) + again);
+  const double block = tokens * (element * (2 * d + (has_gated_mlp(c) ? 2 : 1) * f / n) + again);
   if (!p.head) return kept + block;
   // The last block's output, its norm and the gradient of that stay from the loss to the end of the head's backward.
   if (!c.head.over_vocabulary()) return kept + std::max(2 * tokens * d * element, block);
-  const double chunk = std::min(tokens * (is_decoder(c) ? 1 : kMaskedShare), static_cast<double>(kLossChunk));
+  const double chunk = std::min(tokens * vocabulary_share(c), static_cast<double>(kLossChunk));
   const double loss = 3 * tokens * d * element + chunk * (static_cast<double>(c.vocab_size) / n + d) * element;
   return kept + std::max(loss, block);
 }

@@ -16,10 +16,17 @@ ParameterCounts count_parameters(const ModelConfig& config);
 // The share of tokens that a masked language model is asked for, as in BERT's paper.
 constexpr double kMaskedShare = 0.15;
 
+// Whether a block's MLP is Llama's, of three products, beside rotary positions; else two around a gelu.
+bool has_gated_mlp(const ModelConfig& config);
+// How many keys a token sees on average in a text of `length`: half of them under a causal mask.
+double keys_seen(const ModelConfig& config, int64_t length);
+// The share of tokens whose logits over the vocabulary are computed in training.
+double vocabulary_share(const ModelConfig& config);
+
 // Floating-point operations of training one token (forward and backward, no recomputation): 6 for each weight of a
 // product, the head included and lookups not, and those of attention: 12 a layer for each width of a query head
-// and each key a token sees, (length + 1) / 2 of them on average under a causal mask, and `length` in an encoder. Its head's
-// products count for the rows that it computes: kMaskedShare of them, or the first of each text.
+// and each key a token sees. An encoder's head counts for the rows that it computes: kMaskedShare of them, or the first of
+// each text.
 double training_flops_per_token(const ModelConfig& config, int64_t length);
 
 // Bytes of activations that one token keeps for backward in one block on one tensor rank, in a dtype of `bytes` bytes.

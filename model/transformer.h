@@ -43,7 +43,7 @@ double loss_weight(const TokenBatch& batch, const std::vector<float>& class_weig
 // How a task's loss differs from the plain one.
 struct LossOptions {
   double label_smoothing = 0;        // Szegedy et al. 2016, arXiv:1512.00567; class labels
-  std::vector<float> class_weights;  // empty: all 1
+  std::vector<float> class_weights = {};  // empty: all 1
   double r_drop = 0;                 // Liang et al. 2021, arXiv:2106.14448: weight of the divergence between the two passes of
                                      // a sample, which stand one after the other in the batch; classification of sequences
   double temperature = 0.05;         // HeadKind::kEmbedding

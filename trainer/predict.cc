@@ -47,7 +47,7 @@ struct Costs {
 Costs costs_of(const RunConfig& config, const ModelConfig& m, const RunPlan& plan, const MachineRates& rates,
                const Group& tp_group) {
   const ParallelSection& p = config.parallel;
-  const bool gpt2 = m.model_type == "gpt2";
+  const bool gated = has_gated_mlp(m);
   const double n = static_cast<double>(p.tensor), e = static_cast<double>(size_of(config.train.dtype)),
                t = static_cast<double>(plan.tokens_per_micro_batch), d = static_cast<double>(m.hidden_size),
                f = static_cast<double>(m.intermediate_size), v = static_cast<double>(m.vocab_size),
@@ -59,7 +59,7 @@ Costs costs_of(const RunConfig& config, const ModelConfig& m, const RunPlan& pla
   struct Product {
     double in, out;
   };
-  const Product into_attention{d, (q + 2 * kv) / n}, out_of_attention{q / n, d}, into_mlp{d, (gpt2 ? 1 : 2) * f / n},
+  const Product into_attention{d, (q + 2 * kv) / n}, out_of_attention{q / n, d}, into_mlp{d, (gated ? 2 : 1) * f / n},
       out_of_mlp{f / n, d}, output{d, v / n};
   const auto forward = [&](const Product& w) {
     return 2 * t * w.in * w.out / gemm + e * (t * w.in + w.in * w.out + t * w.out) / rates.copy;
@@ -67,11 +67,11 @@ Costs costs_of(const RunConfig& config, const ModelConfig& m, const RunPlan& pla
   const auto weight_gradient = [&](const Product& w) {
     return 2 * t * w.in * w.out / gemm + (e * (t * w.in + t * w.out) + 8 * w.in * w.out) / rates.copy;
   };
-  const double attention = 4 * t * q * (static_cast<double>(config.data.sequence_length) + 1) / 2 / n / rates.attention;
+  const double attention = 4 * t * q * keys_seen(m, config.data.sequence_length) / n / rates.attention;
   // Norm, norm with the sum before it, and last sum; activation; rope.
-  const double mlp_bytes = e * t * (gpt2 ? 2 : 3) * f / n;
+  const double mlp_bytes = e * t * (gated ? 3 : 2) * f / n;
   const double row_wise =
-      (e * t * (9 * d * rows + (gpt2 ? 0 : 2 * (q + 2 * kv) / n)) + mlp_bytes) / rates.copy;
+      (e * t * (9 * d * rows + (gated ? 2 * (q + 2 * kv) / n : 0)) + mlp_bytes) / rates.copy;
 
   Costs c;
   const double mlp = forward(into_mlp) + forward(out_of_mlp) + mlp_bytes / rates.copy;
@@ -98,16 +98,18 @@ Costs costs_of(const RunConfig& config, const ModelConfig& m, const RunPlan& pla
     if (config.train.recompute == Recompute::kSelective) c.layer.backward_comm += c.layer.forward_comm / 2;
     c.embedding.forward_comm = p.sequence ? reduce_scatter : all_reduce;
     c.embedding.backward_comm = p.sequence ? all_gather : 0;
-    const double chunks = std::ceil(t / static_cast<double>(kLossChunk));
-    c.head.forward_comm = chunks * (tp_group.seconds(CollectiveKind::kAllReduce, 4 * t / chunks) +
-                                    tp_group.seconds(CollectiveKind::kAllReduce, 8 * t / chunks)) +
-                          (p.sequence ? all_gather : 0);
+    const double asked = t * vocabulary_share(m), chunks = std::ceil(asked / static_cast<double>(kLossChunk));
+    if (p.sequence) c.head.forward_comm = all_gather;
+    if (asked > 0)
+      c.head.forward_comm += chunks * (tp_group.seconds(CollectiveKind::kAllReduce, 4 * asked / chunks) +
+                                       tp_group.seconds(CollectiveKind::kAllReduce, 8 * asked / chunks));
     c.head.backward_comm = p.sequence ? reduce_scatter : all_reduce;
   }
   c.embedding.forward = 2 * hidden / rates.copy;
   c.embedding.backward = 2 * hidden / rates.copy;
   // Loss and its gradients are computed in forward: three products, and four passes over the logits.
-  c.head.forward = 2 * forward(output) + weight_gradient(output) + 4 * e * t * v / n / rates.copy;
+  c.head.forward =
+      vocabulary_share(m) * (2 * forward(output) + weight_gradient(output) + 4 * e * t * v / n / rates.copy);
   for (PassTime* pass : {&c.layer, &c.embedding, &c.head}) {
     pass->forward += pass->forward_comm;
     pass->backward += pass->backward_comm;
@@ -133,7 +135,7 @@ double weights_of(const StageShare& share, const ModelConfig& m, const Parameter
   if (share.first) weights += static_cast<double>(n.embedding);
   if (share.last) weights += static_cast<double>(n.head);
   // A tied embedding is on both ends.
-  if (share.last && !share.first && m.tie_word_embeddings)
+  if (share.last && !share.first && m.ties_output())
     weights += static_cast<double>(m.vocab_size) * static_cast<double>(m.hidden_size);
   return weights / tp;
 }

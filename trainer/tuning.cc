@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "base/files.h"
+#include "model/cost.h"
 #include "parallel/vocabulary.h"
 #include "trainer/agreed.h"
 
@@ -100,7 +101,7 @@ std::vector<GemmShape> training_products(const ModelConfig& m, int64_t tokens, i
                 kv = m.num_key_value_heads * m.head_dim / n;
   const struct {
     int64_t tokens, in, out;
-  } layers[] = {{tokens, d, q + 2 * kv}, {tokens, q, d}, {tokens, d, m.model_type == "gpt2" ? f : 2 * f}, {tokens, f, d},
+  } layers[] = {{tokens, d, q + 2 * kv}, {tokens, q, d}, {tokens, d, has_gated_mlp(m) ? 2 * f : f}, {tokens, f, d},
                 {std::min(tokens, kLossChunk), d, (m.vocab_size + n - 1) / n}};
   std::vector<GemmShape> shapes;
   const auto add = [&](const GemmShape& s) {

@@ -92,9 +92,9 @@ void check_batch(const RunConfig& config, const ModelConfig& model, RunPlan& pla
           t.micro_batch, " * data ranks=", plan.data_ranks, " = ", together, "; use a multiple of ", together);
   plan.micro_batches = t.global_batch / together;
   const int64_t length = config.data.sequence_length;
-  require(length <= model.max_position_embeddings, "data.sequence_length=", length,
+  require(length <= model.max_length(), "data.sequence_length=", length,
           " is above model.max_position_embeddings=", model.max_position_embeddings, "; use at most ",
-          model.max_position_embeddings);
+          model.max_length());
   plan.tokens_per_step = t.global_batch * length;
   plan.tokens_per_micro_batch = t.micro_batch * length;
   require(plan.tokens_per_micro_batch <= (int64_t{1} << 31) - 1, "train.micro_batch=", t.micro_batch,

@@ -87,6 +87,74 @@ TEST(LoadWeights, ModelsOfTransformersWrittenAgainAreEqualByteByByte) {
       expect_round_trip(testing::fixture(name), layout);
 }
 
+TEST(LoadWeights, EncodersOfTransformersWrittenAgainAreEqualByteByByte) {
+  for (const char* name : {"encoder-bert-masked", "encoder-bert-pretraining", "encoder-bert-token", "encoder-roberta-masked",
+                           "encoder-roberta-regression", "encoder-distilbert-masked", "encoder-distilbert-sequence"})
+    for (Layout layout : {Layout{1, 1}, Layout{2, 1}, Layout{4, 1}, Layout{1, 2}, Layout{2, 2}})
+      expect_round_trip(testing::fixture(name), layout);
+}
+
+// A classifier of `labels` on the blocks of a masked language model.
+ModelConfig classifier_on(const std::string& fixture) {
+  ModelConfig config = ModelConfig::from_directory(testing::fixture(fixture));
+  config.head = {HeadKind::kSequenceClassification, {"a", "b", "c"}, ProblemType::kSingleLabel, Pooling::kMean, true};
+  return config;
+}
+
+TEST(LoadWeights, AHeadThatABaseModelLacksKeepsItsFirstValuesAndIsNamed) {
+  const auto self = make_self_communicator();
+  Mesh mesh(*self, {});
+  ShardedModel model(classifier_on("encoder-bert-masked"), mesh, {}), untouched(model.config(), mesh, {});
+  for (ShardedModel* m : {&model, &untouched}) {
+    allocate_values(m->parameters(), DType::kF32, Device::cpu());
+    m->initialize(3);
+  }
+  const WeightSource source = WeightSource::open(testing::fixture("encoder-bert-masked"));
+  EXPECT_EQ(load_weights(model, source, MissingHead::kKeep),
+            (std::vector<std::string>{"bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight",
+                                      "classifier.bias"}));
+  for (size_t i = 0; i < model.parameters().all().size(); ++i) {
+    const Parameter &now = *model.parameters().all()[i], &first = *untouched.parameters().all()[i];
+    const bool same = std::memcmp(now.value.raw(), first.value.raw(), now.value.num_bytes()) == 0;
+    EXPECT_EQ(same, now.head) << now.pieces[0].name;
+  }
+  EXPECT_THROW(load_weights(model, source), FileError);
+}
+
+TEST(LoadWeights, WhatABaseModelLacksBesideItsHeadStaysAnError) {
+  const auto self = make_self_communicator();
+  Mesh mesh(*self, {});
+  ModelConfig config = classifier_on("encoder-bert-masked");
+  const WeightSource source = WeightSource::open(testing::fixture("encoder-bert-masked"));
+  const auto message = [&] {
+    ShardedModel model(config, mesh, {});
+    try {
+      check_weights(model, source, MissingHead::kKeep);
+    } catch (const FileError& e) {
+      return std::string(e.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_EQ(message(), "no error");
+  config.num_hidden_layers = 3;
+  EXPECT_NE(message().find("bert.encoder.layer.2.attention.self.query.weight"), std::string::npos) << message();
+  config.num_hidden_layers = 2;
+  config.type_vocab_size = 3;
+  EXPECT_NE(message().find("token_type_embeddings.weight is [2,24], the model wants [3,24]"), std::string::npos) << message();
+}
+
+TEST(LoadWeights, AHeadOfAnotherNumberOfLabelsIsRefused) {
+  const auto self = make_self_communicator();
+  Mesh mesh(*self, {});
+  ShardedModel model(classifier_on("encoder-distilbert-sequence"), mesh, {});
+  try {
+    check_weights(model, WeightSource::open(testing::fixture("encoder-distilbert-sequence")), MissingHead::kKeep);
+    ADD_FAILURE();
+  } catch (const FileError& e) {
+    EXPECT_NE(std::string(e.what()).find("classifier.weight is [4,24], the model wants [3,24]"), std::string::npos) << e.what();
+  }
+}
+
 TEST(LoadWeights, AnotherModelsFilesAreRefusedBeforeAnythingChanges) {
   const auto self = make_self_communicator();
   Mesh mesh(*self, {});

@@ -36,6 +36,15 @@ TEST_F(TrainingOnADevice, LlamaGivesTheCpusLossesGradientsAndWeights) {
   expect_device_run_equals_cpus(two_layers(tiny_llama()), {.micro_batch = 4, .recompute = Recompute::kFull}, 1e-5, "llama");
 }
 
+TEST_F(TrainingOnADevice, EncodersGiveTheCpusLossesGradientsAndWeights) {
+  for (const auto& [family, head] : {std::pair("bert", HeadKind::kLanguageModel), std::pair("bert", HeadKind::kTokenClassification),
+                                     std::pair("roberta", HeadKind::kLanguageModel),
+                                     std::pair("distilbert", HeadKind::kQuestionAnswering)})
+    for (const Layout& layout : {Layout{.micro_batch = 4}, Layout{.tp = 2, .sequence = true, .micro_batch = 4}})
+      expect_device_run_equals_cpus(two_layers(tiny_encoder(family, head)), layout, 1e-5,
+                                    std::string(family) + " " + describe(layout));
+}
+
 TEST_F(TrainingOnADevice, Bf16KeepsItsMastersThere) {
   expect_device_run_equals_cpus(two_layers(tiny_llama()), {.micro_batch = 4, .dtype = DType::kBF16}, 5e-3, "bf16");
 }
